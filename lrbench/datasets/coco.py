@@ -1,0 +1,308 @@
+"""COCO-layout folders: annotations and detections -> flat arrays.
+
+Sources: cocodataset.org (format), and the published top-down loaders (protocol.md section 1) for what is a sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrbench.datasets.images import DataError
+from lrbench.structures import KEYPOINTS, Images, Persons
+
+PERSON = 1
+"""COCO's category id of persons."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a COCO-layout folder.
+
+    Attributes:
+        name: what tables call it: ``synth``, or the name of the folder.
+        split: as asked for, for example ``val``.
+        annotation_file: the JSON that was read; pycocotools scores against the same file.
+        images: every picture of the split.
+        persons: labelled persons, the samples of training and of scoring with annotated boxes.
+        dropped: how many annotations the published sample rule leaves out, by reason.
+    """
+
+    name: str
+    split: str
+    annotation_file: Path
+    images: Images
+    persons: Persons
+    dropped: Mapping[str, int]
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the annotation file and over the name and length of every picture."""
+        digest = hashlib.sha256(self.annotation_file.read_bytes())
+        for path in self.images.path:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() if path.exists() else f"{path.name} -\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """The note `lrbench degrade` left in the file (preset, level, scale ...), or nothing."""
+        return dict(_load(self.annotation_file).get("lrbench", {}))
+
+
+def find_annotations(root: Path, split: str) -> Path:
+    """Annotation file of a split: ``annotations/person_keypoints_<split>[2017].json``.
+
+    Raises:
+        DataError: no such file; the message lists the splits that exist.
+    """
+    if not root.is_dir():
+        raise DataError(f"data folder {root}: not a folder; give --data synth, coco or a folder in COCO layout")
+    for name in (split, f"{split}2017"):
+        path = root / "annotations" / f"person_keypoints_{name}.json"
+        if path.is_file():
+            return path
+    found = sorted(p.stem.removeprefix("person_keypoints_") for p in root.glob("annotations/person_keypoints_*.json"))
+    hint = f"splits found: {', '.join(found)}" if found else "expected annotations/person_keypoints_<split>.json"
+    raise DataError(f"data folder {root}: no annotations of split {split!r}; {hint}")
+
+
+def find_images(root: Path, split: str) -> Path:
+    """Folder with the pictures of a split, in any of the usual layouts.
+
+    Raises:
+        DataError: none of them exists.
+    """
+    candidates = [
+        root / folder
+        for name in (split, f"{split}2017")
+        for folder in (f"images/{name}", f"{name}/images", name)
+    ] + [root / "images"]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    tried = ", ".join(str(folder.relative_to(root)) for folder in candidates)
+    raise DataError(f"data folder {root}: no pictures of split {split!r}; looked for {tried}")
+
+
+def read(root: Path, split: str, *, name: str | None = None, need_images: bool = True) -> Dataset:
+    """Read one split of a COCO-layout folder.
+
+    Args:
+        root: the folder, for example a COCO 2017 one with ``annotations`` and ``images/val2017`` or ``val2017``.
+        split: ``train``, ``val``, ``val2017`` ...
+        name: what tables call the dataset; the folder's name by default.
+        need_images: refuse a dataset with missing pictures. Scoring a result file needs none.
+
+    Raises:
+        DataError: anything missing, unreadable or contradictory, with the id it concerns.
+    """
+    path = find_annotations(root, split)
+    data = _load(path)
+    records = _list(data, "images", path)
+    try:
+        folder = find_images(root, split)
+    except DataError:
+        if need_images:
+            raise
+        folder = root
+    images = _images(records, folder, path)
+    if need_images:
+        present = {p.name for p in folder.iterdir()}
+        missing = [p.name for p in images.path if p.parent == folder and p.name not in present]
+        missing += [p.name for p in images.path if p.parent != folder and not p.is_file()]
+        if missing:
+            raise DataError(
+                f"data folder {root}: {len(missing)} of {len(images.path)} pictures of split {split!r} are missing "
+                f"from {folder}, the first is {missing[0]}"
+            )
+    persons, dropped = _persons(_list(data, "annotations", path), images, path)
+    return Dataset(name or root.resolve().name, split, path, images, persons, dropped)
+
+
+def read_detections(path: Path, images: Images) -> Persons:
+    """Read a COCO bbox result file as boxes to estimate poses in.
+
+    Only persons count. No score threshold and no box suppression, as the published evaluations do
+    (protocol.md section 1); no clipping to the picture.
+
+    Raises:
+        DataError: not such a file, an unknown picture, or a box without extent.
+    """
+    rows = _load(path, expected=list)
+    index = {int(i): row for row, i in enumerate(images.id)}
+    kept: list[tuple[int, int, list[float], float]] = []
+    for number, row in enumerate(rows):
+        where = f"detection file {path}, row {number}"
+        try:
+            category, image_id = int(row["category_id"]), int(row["image_id"])
+            box, score = [float(v) for v in row["bbox"]], float(row["score"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{where}: expected image_id, category_id, bbox [x, y, w, h] and score") from None
+        if category != PERSON:
+            continue
+        if image_id not in index:
+            raise DataError(f"{where}: image {image_id} is not in this split; give the boxes of this split")
+        if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) <= 0:
+            raise DataError(f"{where}: box {box} with score {score}; expected four finite numbers, sides above 0")
+        kept.append((number, index[image_id], box, score))
+    if not kept:
+        raise DataError(f"detection file {path}: no box of category {PERSON} (person)")
+    n = len(kept)
+    return Persons(
+        id=np.array([k[0] for k in kept], np.int64),
+        image=np.array([k[1] for k in kept], np.int64),
+        box=np.array([k[2] for k in kept], np.float64),
+        score=np.array([k[3] for k in kept], np.float64),
+        keypoints=np.zeros((n, len(KEYPOINTS), 2)),
+        visible=np.zeros((n, len(KEYPOINTS)), np.int8),
+        annotated=False,
+    )
+
+
+def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float] | None:
+    """Clip an annotated box to the picture as the published loaders do; None where nothing is left.
+
+    They work with the last pixel inside, x2 = min(width - 1, x1 + max(0, w - 1)), and do not take away from the far
+    side what they clip from the near one. The result is given back as x, y, width, height with w = x2 - x1 + 1.
+    """
+    x, y, w, h = box
+    x1, y1 = max(0.0, x), max(0.0, y)
+    x2, y2 = min(width - 1.0, x1 + max(0.0, w - 1)), min(height - 1.0, y1 + max(0.0, h - 1))
+    return (x1, y1, x2 - x1 + 1, y2 - y1 + 1) if x2 >= x1 and y2 >= y1 else None
+
+
+def _load(path: Path, expected: type = dict) -> Any:
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(data, expected):
+        kind = "an object with images and annotations" if expected is dict else "a list of results"
+        raise DataError(f"{path}: not COCO: expected {kind}, found {type(data).__name__}")
+    return data
+
+
+def _list(data: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    value = data.get(key)
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise DataError(f"{path}: not COCO keypoints: expected a list of objects under {key!r}")
+    return value
+
+
+def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
+    ids, sizes, files = [], [], []
+    for record in records:
+        try:
+            ids.append(int(record["id"]))
+            sizes.append((int(record["height"]), int(record["width"])))
+            name = str(record["file_name"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{path}: image {record.get('id')}: expected id, file_name, height and width") from None
+        file = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{path}: image {ids[-1]}: file_name {name!r} leaves the data folder; refused")
+        files.append(file)
+    if not ids:
+        raise DataError(f"{path}: lists no images")
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise DataError(f"{path}: image id {twice} stands twice")
+    return Images(np.array(ids, np.int64), np.array(sizes, np.int32), tuple(files))
+
+
+def _persons(annotations: list[dict[str, Any]], images: Images, path: Path) -> tuple[Persons, dict[str, int]]:
+    index = {int(i): row for row, i in enumerate(images.id)}
+    dropped = dict.fromkeys(("other category", "crowd", "no labelled keypoint", "area 0", "box outside the image"), 0)
+    rows: list[tuple[int, int, tuple[float, ...], NDArray[np.float64]]] = []
+    seen: set[int] = set()
+    for annotation in annotations:
+        where = f"{path}: annotation {annotation.get('id')}"
+        try:
+            number, image_id = int(annotation["id"]), int(annotation["image_id"])
+            category, crowd = int(annotation["category_id"]), int(annotation.get("iscrowd", 0))
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{where}: expected integers id, image_id and category_id") from None
+        if number in seen:
+            raise DataError(f"{where}: the id stands twice")
+        seen.add(number)
+        if image_id not in index:
+            raise DataError(f"{where}: its image {image_id} is not in the file")
+        reason, row = "", index[image_id]
+        if category != PERSON:
+            reason = "other category"
+        elif crowd:
+            reason = "crowd"
+        else:
+            keypoints = _keypoints(annotation, where)
+            height, width = images.size[row]
+            if not keypoints[:, 2].any():
+                reason = "no labelled keypoint"
+            else:
+                box, area = _box(annotation, where)
+                _check_inside(keypoints, int(width), int(height), where)
+                clipped = clip_box(box, int(width), int(height))
+                if area <= 0:
+                    reason = "area 0"
+                elif clipped is None:
+                    reason = "box outside the image"
+                else:
+                    rows.append((number, row, clipped, keypoints))
+        if reason:
+            dropped[reason] += 1
+    if not rows:
+        raise DataError(f"{path}: no labelled person among {len(annotations)} annotations; nothing to train or score on")
+    keypoints = np.stack([r[3] for r in rows])
+    visible = keypoints[:, :, 2].astype(np.int8)
+    persons = Persons(
+        id=np.array([r[0] for r in rows], np.int64),
+        image=np.array([r[1] for r in rows], np.int64),
+        box=np.array([r[2] for r in rows], np.float64),
+        score=np.ones(len(rows)),
+        keypoints=np.where(visible[:, :, None] > 0, keypoints[:, :, :2], 0.0),
+        visible=visible,
+        annotated=True,
+    )
+    return persons, {reason: count for reason, count in dropped.items() if count}
+
+
+def _keypoints(annotation: Mapping[str, Any], where: str) -> NDArray[np.float64]:
+    value = annotation.get("keypoints", [0] * (3 * len(KEYPOINTS)))
+    try:
+        keypoints = np.asarray(value, np.float64).reshape(len(KEYPOINTS), 3)
+    except (TypeError, ValueError):
+        length = len(value) if isinstance(value, list) else type(value).__name__
+        raise DataError(f"{where}: keypoints of length {length}, expected {3 * len(KEYPOINTS)} numbers") from None
+    if not np.isfinite(keypoints).all() or not np.isin(keypoints[:, 2], (0, 1, 2)).all():
+        raise DataError(f"{where}: keypoints must be finite, with visibility flags 0, 1 or 2")
+    return keypoints
+
+
+def _box(annotation: Mapping[str, Any], where: str) -> tuple[list[float], float]:
+    try:
+        box, area = [float(v) for v in annotation["bbox"]], float(annotation["area"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{where}: a labelled person needs bbox [x, y, w, h] and area") from None
+    if len(box) != 4 or not np.isfinite([*box, area]).all() or min(box[2:]) <= 0:
+        raise DataError(f"{where}: box {box} of a labelled person; expected four finite numbers, sides above 0")
+    return box, area
+
+
+def _check_inside(keypoints: NDArray[np.float64], width: int, height: int, where: str) -> None:
+    # one px of slack: a keypoint on pixel 0 lies at -0.375 in a copy that was shrunk four times
+    x, y, labelled = keypoints[:, 0], keypoints[:, 1], keypoints[:, 2] > 0
+    outside = labelled & ((x < -1) | (y < -1) | (x > width) | (y > height))
+    if outside.any():
+        k = int(np.flatnonzero(outside)[0])
+        raise DataError(
+            f"{where}: {KEYPOINTS[k]} at ({x[k]:g}, {y[k]:g}) lies outside its {height}x{width} (height x width) image"
+        )

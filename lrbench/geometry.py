@@ -1,0 +1,224 @@
+"""Sizes, crop frames and map grids: the only file that converts coordinates.
+
+Pixel coordinates have x right, y down and (0, 0) at the CENTRE of the top-left pixel. Three alignment rules are in
+circulation for top-down pose estimation. Each is self-consistent and none may be mixed with another; here each is one
+row of `ALIGNMENTS`, so that a crop, a target and a decoder which share a `Frame` cannot disagree:
+
+* ``biased`` (HRNet, SimpleBaseline, SimCC): scale W / w, cell = px / stride. Mirroring the input moves every joint by
+  stride - 1 px on the map, so the mirrored map has to be shifted by one cell.
+* ``dark`` (DarkPose): scale (W - 1) / (w - 1) from the x side for both axes, about the centre (W - 1) / 2.
+* ``corner`` (UDP, CAL): the centres of the first and the last pixel lie on the sides of the box, x and y scale apart.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Alignment = Literal["biased", "dark", "corner"]
+
+PADDING = 1.25
+"""Growth of a box before it is cropped (HRNet and all that follow it)."""
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """Height and width in pixels or cells; printed and parsed as ``64x48``, height first."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"size {self.height}x{self.width}: both sides must be at least 1")
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``HxW``.
+
+        Raises:
+            ValueError: the text is not two positive integers with an x between them.
+        """
+        match = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
+        if match is None:
+            raise ValueError(f"size {text!r}: expected HEIGHTxWIDTH, for example 64x48")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of an image that becomes a crop.
+
+    Attributes:
+        center: (2,) x and y, image px.
+        side: (2,) width and height, image px, aspect fixed and padding included.
+    """
+
+    center: Float
+    side: Float
+
+    @property
+    def area(self) -> float:
+        """Area in px², as OKS-NMS of the released code uses it."""
+        return float(self.side[0] * self.side[1])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A crop: its size in px and the rule that aligns it with the image."""
+
+    size: Size
+    align: Alignment
+
+    def region(self, box: Float, *, annotated: bool, padding: float = PADDING) -> Region:
+        """Grow a box to the aspect of the crop and pad it.
+
+        Args:
+            box: (4,) x, y, width, height in image px.
+            annotated: the box is an annotation (clipped to the image) rather than a detection. The released biased
+                and corner code reduces annotated boxes to (w - 1, h - 1) and leaves detections as they are, which
+                puts their centres half a pixel apart (golden README, section 10, item 1).
+            padding: factor by which both sides grow.
+
+        Raises:
+            ValueError: the box has no extent at all, so no crop can be cut from it.
+        """
+        x, y, w, h = (float(v) for v in box)
+        if self.align == "dark":  # DarkPose adds the pixel back and centres on (w - 1) / 2
+            center = (x + 0.5 * (w - 1), y + 0.5 * (h - 1))
+        else:
+            if annotated:
+                w, h = w - 1, h - 1
+            center = (x + 0.5 * w, y + 0.5 * h)
+        if max(w, h) <= 0:
+            raise ValueError(f"box {[float(v) for v in box]} has no extent; expected width and height above 1 px")
+        return Region(np.asarray(center), self.fit_aspect(w, h) * padding)
+
+    @property
+    def end_pixel(self) -> float:
+        """Px added to the distance of two pixels to give an extent: DarkPose counts both ends, the others do not."""
+        return 1.0 if self.align == "dark" else 0.0
+
+    def fit_aspect(self, w: float, h: float) -> Float:
+        """Grow the shorter of two sides until w / h is the aspect of the crop; returns (2,) width and height."""
+        aspect = self.size.width / self.size.height
+        return np.asarray((h * aspect, h) if w < aspect * h else (w, w / aspect))
+
+    def matrix(self, region: Region, rotation: float = 0.0) -> Float:
+        """Affine map image px -> crop px.
+
+        Args:
+            region: what to crop.
+            rotation: degrees. In the ``corner`` rule the released code turns the other way round than in the two
+                others; kept, because training draws are symmetric and golden arrays are not.
+
+        Returns:
+            (2, 3)
+        """
+        width, height = self.size.width, self.size.height
+        w, h = region.side
+        c, s = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+        if self.align == "corner":
+            # p' = (R^T (p - c) + side / 2) * (size - 1) / side
+            turn = np.array([[c, -s], [s, c]])
+            scale = np.array([(width - 1) / w, (height - 1) / h])
+            origin = 0.5 * region.side * scale
+        else:
+            # p' = R (p - c) * a + middle, one factor a for both axes
+            turn = np.array([[c, s], [-s, c]])
+            if self.align == "biased":
+                a, origin = width / w, np.array([0.5 * width, 0.5 * height])
+            else:
+                a, origin = (width - 1) / (w - 1), np.array([0.5 * (width - 1), 0.5 * (height - 1)])
+            scale = np.array([a, a])
+        linear = turn * scale[:, None]
+        return np.column_stack([linear, origin - linear @ region.center])
+
+    def to_image(self, region: Region) -> Float:
+        """Affine map crop px -> image px of an unturned crop: (2, 3)."""
+        return invert(self.matrix(region))
+
+    def mirror(self, x: Float) -> Float:
+        """Abscissa of a crop px after the crop is mirrored."""
+        return self.size.width - 1 - x
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The map a network emits over a frame: one cell for every `stride` px.
+
+    cell = px * scale + offset, per axis; the alignment rule of the frame decides both.
+    """
+
+    frame: Frame
+    stride: int
+
+    def __post_init__(self) -> None:
+        size = self.frame.size
+        if size.height % self.stride or size.width % self.stride:
+            raise ValueError(
+                f"size {size} is not a multiple of the map's stride {self.stride}; "
+                f"choose sides divisible by {self.stride}, for example 64x48"
+            )
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the map, in cells."""
+        return Size(self.frame.size.height // self.stride, self.frame.size.width // self.stride)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Cells per px along x and y."""
+        crop, cells = self.frame.size, self.size
+        if self.frame.align == "biased":
+            return 1 / self.stride, 1 / self.stride
+        x = (cells.width - 1) / (crop.width - 1)
+        return (x, x) if self.frame.align == "dark" else (x, (cells.height - 1) / (crop.height - 1))
+
+    @property
+    def offset(self) -> tuple[float, float]:
+        """Cell coordinates of the crop's first pixel."""
+        if self.frame.align != "dark":
+            return 0.0, 0.0
+        # both maps are centred: cell = (px - (H - 1) / 2) * a + (H' - 1) / 2, not zero along y where a is x's factor
+        a, crop, cells = self.scale[0], self.frame.size, self.size
+        return 0.0, 0.5 * (cells.height - 1) - a * 0.5 * (crop.height - 1)
+
+    @property
+    def mirror_shift(self) -> int:
+        """Whole cells by which a mirrored-back map must move right to lie on the plain one.
+
+        A joint at px u comes back from the mirrored pass at cell (W' - 1) - a (W - 1 - u), which misses a u by
+        a (W - 1) - (W' - 1) = 1 - a cells for the biased rule (0.75 at stride 4) and by nothing for the two others.
+        The released code moves the map by one whole cell, which leaves 0.25.
+        """
+        return round(self.scale[0] * (self.frame.size.width - 1) - (self.size.width - 1))
+
+
+def invert(matrix: Float) -> Float:
+    """Inverse of an affine map: (2, 3) -> (2, 3)."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def apply(matrix: Float, points: Float) -> Float:
+    """Map points (..., 2) by an affine (2, 3), or by a stack (N, 2, 3) points (N, ..., 2)."""
+    if matrix.ndim == 3:
+        shape = (len(matrix),) + (1,) * (points.ndim - 2)
+        linear, shift = matrix[:, :, :2], matrix[:, :, 2].reshape(*shape, 2)
+        return np.einsum("nij,n...j->n...i", linear, points) + shift
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+
+
+def rescale(points: Float, scale: tuple[float, float]) -> Float:
+    """Move pixel-index coordinates (..., 2) into an image whose sides were multiplied by `scale` (x, y)."""
+    return (points + 0.5) * np.asarray(scale) - 0.5
