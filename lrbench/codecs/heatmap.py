@@ -1,0 +1,290 @@
+"""Heatmap codec: Gaussian targets, and the published ways to read a sub-cell position from a heatmap.
+
+Released code followed: HRNet (rounded centre, quarter step), DarkPose (real centre, Taylor step), UDP (real centre in a
+window, its own Taylor step). Letters: B batch, K keypoints, H W cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrbench.geometry import Grid
+from lrbench.structures import Keypoints
+
+
+class Heatmaps(NamedTuple):
+    """What a heatmap network emits.
+
+    Attributes:
+        heatmap: (B, K, H, W), no activation.
+    """
+
+    heatmap: Tensor
+
+
+Refinement = Callable[[Tensor, Tensor], Tensor]
+"""(maps (B, K, H, W) float64, peak cells (B, K, 2) int64) -> sub-cell positions (B, K, 2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """Gaussian bumps in, sub-cell peaks out.
+
+    Attributes:
+        grid: the map.
+        sigma: width of the Gaussian, in cells.
+        center: ``rounded`` puts the peak on the nearest cell (HRNet), ``exact`` on the joint (DARK, UDP).
+        window: cut the Gaussian off 3 sigma from the nearest cell (HRNet, UDP) or draw it on the whole map (DARK).
+        refine: how the peak cell becomes a position.
+    """
+
+    grid: Grid
+    sigma: float
+    center: Literal["rounded", "exact"]
+    window: bool
+    refine: Refinement
+
+    def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[Heatmaps, Tensor]:
+        """Ideal heatmaps of labelled keypoints.
+
+        A keypoint outside the crop still trains, on the flank of its bump, while its 3 sigma window touches the map
+        or ends right before it (the released test is ``< 0``, not ``<= 0``, and leaves weight 1 on an empty map).
+
+        Args:
+            keypoints: (B, K, 2) px of the crop; computed in this dtype.
+            visible: (B, K) above 0 where labelled.
+
+        Returns:
+            maps (B, K, H, W) float32 and weight (B, K) in {0, 1}.
+        """
+        cells = to_cells(self.grid, keypoints)
+        nearest = nearest_cell(cells)
+        half = 3 * self.sigma
+        weight = labelled(visible) * touches_map(self.grid, nearest, int(half), slack=1)
+        center = nearest.to(cells.dtype) if self.center == "rounded" else cells
+        maps = gaussian(self.grid, center, self.sigma, weight)
+        if self.window:
+            maps = maps * window(self.grid, nearest, int(half))
+        return Heatmaps(maps.float()), weight.float()
+
+    def decode(self, prediction: Heatmaps) -> Keypoints:
+        """Positions in px of the crop; the score is the value of the map at its peak."""
+        check_size(self.grid, prediction.heatmap)
+        maps = prediction.heatmap.double()
+        cells, score = peak(maps)
+        return Keypoints(to_px(self.grid, self.refine(maps, cells)).float(), score.float())
+
+    def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
+        """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift as the grid asks."""
+        return Heatmaps(mirror_maps(prediction.heatmap[:, order], self.grid.mirror_shift))
+
+
+def to_cells(grid: Grid, px: Tensor) -> Tensor:
+    """Crop px (..., 2) -> cells (..., 2)."""
+    return px * px.new_tensor(grid.scale) + px.new_tensor(grid.offset)
+
+
+def to_px(grid: Grid, cells: Tensor) -> Tensor:
+    """Cells (..., 2) -> crop px (..., 2)."""
+    return (cells - cells.new_tensor(grid.offset)) / cells.new_tensor(grid.scale)
+
+
+def nearest_cell(cells: Tensor) -> Tensor:
+    """int(x + 0.5), truncation toward zero: cells from -1.5 to -0.5 give 0, as in all released code."""
+    return (cells + 0.5).trunc().long()
+
+
+def labelled(visible: Tensor) -> Tensor:
+    """COCO flags 1 and 2 count alike."""
+    return (visible > 0).to(visible.dtype)
+
+
+def touches_map(grid: Grid, nearest: Tensor, half: int, *, slack: int) -> Tensor:
+    """Whether the window of +-half cells about a cell reaches the map (slack 0) or its neighbourhood (slack 1)."""
+    size = torch.tensor([grid.size.width, grid.size.height], device=nearest.device)
+    return ((nearest - half < size) & (nearest + half + 1 > -slack)).all(-1).float()
+
+
+def gaussian(grid: Grid, center: Tensor, sigma: float, weight: Tensor) -> Tensor:
+    """exp(-d^2 / (2 sigma^2)) on the whole map, times weight: (B, K, 2), (B, K) -> (B, K, H, W)."""
+    gx, gy = (torch.exp(-distance.square() / (2 * sigma**2)) for distance in axis_distances(grid, center))
+    return gy[..., :, None] * gx[..., None, :] * weight[..., None, None].to(gx.dtype)
+
+
+def axis_distances(grid: Grid, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Cell minus centre along x, (B, K, W), and along y, (B, K, H)."""
+    x = torch.arange(grid.size.width, dtype=center.dtype, device=center.device)
+    y = torch.arange(grid.size.height, dtype=center.dtype, device=center.device)
+    return x - center[..., 0:1], y - center[..., 1:2]
+
+
+def window(grid: Grid, nearest: Tensor, half: int) -> Tensor:
+    """1 within +-half cells of a cell on both axes, else 0: (B, K, H, W)."""
+    dx, dy = axis_distances(grid, nearest)
+    return ((dy.abs() <= half)[..., :, None] & (dx.abs() <= half)[..., None, :]).float()
+
+
+def check_size(grid: Grid, maps: Tensor) -> None:
+    """Refuse maps of another size than the grid's.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if maps.shape[-2:] != (grid.size.height, grid.size.width):
+        raise ValueError(
+            f"the model returned maps {maps.shape[-2]}x{maps.shape[-1]}, the codec expects {grid.size} "
+            f"for crops {grid.frame.size}; give the model's head and the grid the same stride (here {grid.stride})"
+        )
+
+
+def peak(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """First largest cell of every map (B, K, H, W), and its value.
+
+    A map without a positive value has its peak put on cell (0, 0), as in all released code; its score stays the raw
+    maximum.
+
+    Returns:
+        cells (B, K, 2) int64 as x, y, and score (B, K).
+
+    Raises:
+        FloatingPointError: a map holds NaN.
+    """
+    width = maps.shape[-1]
+    flat = maps.flatten(2)
+    score = flat.amax(-1)
+    if score.isnan().any():
+        raise FloatingPointError("the network returned NaN; training has diverged or its weights are damaged")
+    # ties: the first cell wins, on every device
+    steps = torch.arange(flat.shape[-1], device=maps.device)
+    index = torch.where(flat == score[..., None], steps, flat.shape[-1]).amin(-1)
+    index = torch.where(score > 0, index, 0)
+    return torch.stack([index % width, index // width], -1), score
+
+
+def mirror_maps(maps: Tensor, shift: int) -> Tensor:
+    """Mirror (..., W) maps; then move them `shift` cells right, the columns that enter repeat the first one."""
+    mirrored = maps.flip(-1)
+    return torch.cat([mirrored[..., :shift], mirrored[..., :-shift]], -1) if shift else mirrored
+
+
+def argmax(maps: Tensor, cells: Tensor) -> Tensor:
+    """No refinement: the centre of the peak cell."""
+    return cells.to(maps.dtype)
+
+
+def quarter_step(maps: Tensor, cells: Tensor) -> Tensor:
+    """A quarter cell toward the higher neighbour on each axis (released HRNet code).
+
+    Skipped on columns 0, 1 and W - 1 and on rows 0, 1 and H - 1, though column 1 has both neighbours.
+    """
+    height, width = maps.shape[-2:]
+    x, y = cells.unbind(-1)
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    dx = at(maps, x + 1, y) - at(maps, x - 1, y)
+    dy = at(maps, x, y + 1) - at(maps, x, y - 1)
+    step = 0.25 * torch.stack([dx.sign(), dy.sign()], -1)
+    return cells.to(maps.dtype) + step * inside[..., None]
+
+
+def taylor_step(maps: Tensor, cells: Tensor, *, blur: int, guard: Literal["published", "padded"]) -> Tensor:
+    """DARK: one Newton step on the logarithm of the smoothed map (released DarkPose code).
+
+    The peak stays that of the raw map; the step is neither clipped nor tested for a maximum.
+
+    Args:
+        maps: (B, K, H, W).
+        cells: (B, K, 2) peaks.
+        blur: side of OpenCV's Gaussian kernel, odd.
+        guard: ``published`` skips the step within two cells of the border, which on a 16x12 map is half of all cells;
+            ``padded`` repeats the border of the logarithm instead and always steps.
+    """
+    height, width = maps.shape[-2:]
+    smooth = blurred(maps, blur, border="zero")
+    # modulation: the smoothed map gets its old maximum back
+    smooth = smooth * (maps.amax((-2, -1), keepdim=True) / smooth.amax((-2, -1), keepdim=True))
+    log = smooth.clamp_min(1e-10).log()
+    x, y = cells.unbind(-1)
+    dx = 0.5 * (at(log, x + 1, y) - at(log, x - 1, y))
+    dy = 0.5 * (at(log, x, y + 1) - at(log, x, y - 1))
+    dxx = 0.25 * (at(log, x + 2, y) - 2 * at(log, x, y) + at(log, x - 2, y))
+    dyy = 0.25 * (at(log, x, y + 2) - 2 * at(log, x, y) + at(log, x, y - 2))
+    dxy = 0.25 * (at(log, x + 1, y + 1) - at(log, x + 1, y - 1) - at(log, x - 1, y + 1) + at(log, x - 1, y - 1))
+    step = newton(dx, dy, dxx, dyy, dxy)
+    if guard == "published":
+        inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+        step = torch.where(inside[..., None], step, 0.0)
+    return cells.to(maps.dtype) + step
+
+
+def taylor_step_udp(maps: Tensor, cells: Tensor, *, blur: int) -> Tensor:
+    """UDP's Newton step: unit-step second differences, edge padding, no border guard (released UDP code).
+
+    A constant map is rescaled by 0 / 0 there and gives NaN; here it takes no step.
+    """
+    smooth = blurred(maps, blur, border="reflect")
+    low, high = smooth.amin((-2, -1), keepdim=True), smooth.amax((-2, -1), keepdim=True)
+    log = ((smooth - low) / (high - low) * maps.amax((-2, -1), keepdim=True)).clamp(0.001, 50).log()
+    x, y = cells.unbind(-1)
+    middle, right, left = at(log, x, y), at(log, x + 1, y), at(log, x - 1, y)
+    below, above = at(log, x, y + 1), at(log, x, y - 1)
+    dxy = 0.5 * (
+        at(log, x + 1, y + 1) - right - below + 2 * middle - left - above + at(log, x - 1, y - 1)
+    )  # 7-point stencil
+    dxx, dyy = right - 2 * middle + left, below - 2 * middle + above
+    step = newton(0.5 * (right - left), 0.5 * (below - above), dxx, dyy, dxy)
+    return cells.to(maps.dtype) + torch.where(step.isfinite(), step, 0.0)
+
+
+def newton(dx: Tensor, dy: Tensor, dxx: Tensor, dyy: Tensor, dxy: Tensor) -> Tensor:
+    """-Hessian^-1 gradient, (B, K, 2); zero where the Hessian is singular."""
+    determinant = dxx * dyy - dxy * dxy
+    step = -torch.stack([dyy * dx - dxy * dy, dxx * dy - dxy * dx], -1) / determinant[..., None]
+    return torch.where((determinant != 0)[..., None], step, 0.0)
+
+
+def at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Values of (B, K, H, W) at cells (B, K), the border repeated outside."""
+    height, width = maps.shape[-2:]
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return maps.flatten(2).gather(-1, index[..., None])[..., 0]
+
+
+def blurred(maps: Tensor, kernel: int, *, border: Literal["zero", "reflect"]) -> Tensor:
+    """OpenCV's GaussianBlur with a kernel of this odd side and automatic sigma, on (..., H, W).
+
+    Sides 3 to 9 are fixed tables there, not samples of a Gaussian (baselines.md section 3). ``reflect`` does not
+    repeat the border cell (OpenCV's default, BORDER_REFLECT_101).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(f"blur kernel {kernel}: expected an odd side, for example {kernel + 1}")
+    height, width = maps.shape[-2:]
+    rows = torch.as_tensor(_blur_matrix(height, kernel, border), dtype=maps.dtype, device=maps.device)
+    columns = torch.as_tensor(_blur_matrix(width, kernel, border), dtype=maps.dtype, device=maps.device)
+    return rows @ maps @ columns.T
+
+
+@lru_cache(maxsize=64)
+def _blur_matrix(n: int, kernel: int, border: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Banded (n, n) matrix of a 1-D blur, the border rule folded in: maps are small, and a product is one call."""
+    taps = cv2.getGaussianKernel(kernel, 0, cv2.CV_64F)[:, 0]
+    matrix = np.zeros((n, n))
+    for row in range(n):
+        for tap, value in enumerate(taps):
+            column = row + tap - kernel // 2
+            if border == "reflect" and n > 1:
+                column = abs(math.remainder(column, 2 * (n - 1)))
+            if 0 <= column < n:
+                matrix[row, int(column)] += value
+    return matrix

@@ -1,0 +1,309 @@
+"""A method is three parts: model, codec, stages. Loading, listing and describing them.
+
+Built-in methods are the files of `lrbench/methods/`; a file's name is the method's name. Others come from wheels with
+an entry point in the group ``lrbench.methods``, or from a file (`load_plugin`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from lrbench.geometry import Frame, Size
+from lrbench.models.hrnet import BACKBONES
+from lrbench.models.network import PoseNetwork, count_macs, count_parameters
+from lrbench.structures import Keypoints
+
+P = TypeVar("P")
+
+
+class Codec(Protocol[P]):
+    """Encoding, decoding and mirroring, in one object because they must be each other's inverse."""
+
+    def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[P, Tensor]:
+        """Crop px (B, K, 2), visible (B, K) -> the ideal prediction and its weight (B, K)."""
+
+    def decode(self, prediction: P) -> Keypoints:
+        """Prediction -> crop px and scores."""
+
+    def unflip(self, prediction: P, order: Tensor) -> P:
+        """Undo a mirrored input; `order` (K,) exchanges left and right."""
+
+
+Loss = Callable[[P, P, Tensor], Mapping[str, Tensor]]
+"""(prediction, ideal, weight (B, K)) -> named terms; the training loop adds them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Generic[P]):
+    """One stretch of the schedule.
+
+    Attributes:
+        epochs: in the paper's recipe; other recipes keep the proportion between stages.
+        loss: of this stretch.
+        learning_rate: at its start.
+        milestones: epochs of this stage from which the rate is divided by ten, counted from its start.
+        train_only: prefixes of the parameters that train; empty means all.
+    """
+
+    epochs: int
+    loss: Loss[P]
+    learning_rate: float = 1e-3
+    milestones: tuple[int, ...] = ()
+    train_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Generic[P]):
+    """Everything that distinguishes one paper from another.
+
+    Attributes:
+        name: on the command line.
+        paper: citation.
+        backbone: name of the backbone; empty for methods without a network.
+        frame: crop size and alignment rule, shared by crop and codec.
+        codec: targets and decoding.
+        build_model: makes the untrained network.
+        stages: the paper's schedule.
+        batch: the paper's batch size.
+        settings: every argument of `build` as it was resolved.
+    """
+
+    name: str
+    paper: str
+    backbone: str
+    frame: Frame
+    codec: Codec[P]
+    build_model: Callable[[], PoseNetwork[P]]
+    stages: tuple[Stage[P], ...]
+    batch: int = 128
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One line of `lrbench ls methods`.
+
+    Attributes:
+        name: on the command line.
+        summary: first line of what the method says of itself.
+        paper: citation.
+        source: ``built-in``, a distribution with its version, or ``file``.
+        error: why it cannot be loaded, or None.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    source: str
+    error: str | None = None
+
+
+_plugins: dict[str, ModuleType] = {}
+
+
+def load_plugin(path: Path) -> str:
+    """Import a method from a file; its stem becomes the method's name.
+
+    Raises:
+        ValueError: no such file, it does not import, or it has no `build`.
+    """
+    if not path.is_file():
+        raise ValueError(f"plugin {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"lrbench_plugin_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"plugin {path}: does not import ({type(error).__name__}: {error})") from error
+    if not callable(getattr(module, "build", None)):
+        raise ValueError(f"plugin {path}: defines no function build(size, backbone, ...) -> Method")
+    _plugins[path.stem] = module
+    return path.stem
+
+
+def method_names() -> list[str]:
+    """Names of all methods, built-in first."""
+    return list(_sources())
+
+
+def list_methods() -> list[Listing]:
+    """All methods; one that cannot be imported is listed with its error."""
+    rows = []
+    for name, (source, load) in _sources().items():
+        try:
+            module = load()
+            summary = (inspect.getdoc(module) or "").split("\n", 1)[0].strip()
+            rows.append(Listing(name, summary, getattr(module, "PAPER", ""), source))
+        except Exception as error:  # a broken plugin is a row with its error, never a crash
+            rows.append(Listing(name, "", "", source, f"{type(error).__name__}: {error}"))
+    return rows
+
+
+def load_method(
+    name: str, size: Size | tuple[int, int] = (64, 48), backbone: str = "hrnet_w32", sr: str | None = None, **settings: Any
+) -> Method[Any]:
+    """Compose a method.
+
+    Args:
+        name: one of `method_names`.
+        size: height and width of the crop, px.
+        backbone: one of `BACKBONES`.
+        sr: upscaler in front of the network; None for none.
+        settings: arguments of the method's `build`.
+
+    Raises:
+        ValueError: an unknown name or setting, or a combination the network cannot take.
+    """
+    size = size if isinstance(size, Size) else Size(*size)
+    sources = _sources()
+    if name not in sources:
+        raise ValueError(unknown("method", name, sources))
+    if sr not in (None, "none"):
+        raise ValueError(f"upscaler {sr!r}: this version has none; leave --sr at none")
+    try:
+        build = sources[name][1]().build
+    except Exception as error:
+        raise ValueError(f"method {name} cannot be loaded ({type(error).__name__}: {error})") from error
+    parameters = inspect.signature(build).parameters
+    takes_backbone = "backbone" in parameters
+    if takes_backbone and backbone not in BACKBONES:
+        raise ValueError(unknown("backbone", backbone, BACKBONES))
+    allowed = [p for p in parameters if p not in ("size", "backbone")]
+    for key in settings:
+        if key not in allowed:
+            raise ValueError(unknown(f"setting of {name}", key, allowed))
+    arguments = {"size": size, **({"backbone": backbone} if takes_backbone else {}), **settings}
+    method = build(**arguments)
+    resolved = {k: settings.get(k, parameters[k].default) for k in allowed} | dict(method.settings)
+    return typing.cast(
+        Method[Any],
+        dataclasses.replace(method, name=name, backbone=backbone if takes_backbone else "", settings=resolved),
+    )
+
+
+def parse_settings(name: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` texts by the annotations of a method's `build`.
+
+    Raises:
+        ValueError: no equals sign, an unknown key, or a value of the wrong kind.
+    """
+    sources = _sources()
+    if name not in sources:
+        raise ValueError(unknown("method", name, sources))
+    build = sources[name][1]().build
+    hints = typing.get_type_hints(build)
+    allowed = [p for p in inspect.signature(build).parameters if p not in ("size", "backbone")]
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: expected KEY=VALUE, for example {allowed[0] if allowed else 'key'}=1")
+        if key not in allowed:
+            raise ValueError(unknown(f"setting of {name}", key, allowed))
+        settings[key] = _parse(key, value, hints[key])
+    return settings
+
+
+def _parse(key: str, text: str, hint: Any) -> Any:
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        if text not in options:
+            raise ValueError(f"--set {key}={text}: expected one of {', '.join(map(str, options))}")
+        return text
+    kinds = [k for k in (options or (hint,)) if k is not type(None)]
+    if type(None) in options and text.lower() == "none":
+        return None
+    if bool in kinds:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--set {key}={text}: expected true or false")
+        return text.lower() == "true"
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal and text in typing.get_args(kind):
+            return text
+        if kind in (int, float, str):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    raise ValueError(f"--set {key}={text}: expected {getattr(hint, '__name__', hint)}")
+
+
+def describe(method: Method[Any]) -> dict[str, Any]:
+    """Every number of a method: settings, and its parts taken apart. Plain JSON values."""
+    return {
+        "settings": {k: plain(v) for k, v in method.settings.items()},
+        "frame": plain(method.frame),
+        "codec": plain(method.codec),
+        "model": plain(method.build_model),
+        "stages": [plain(stage) for stage in method.stages],
+        "batch": method.batch,
+    }
+
+
+def costs(method: Method[Any]) -> tuple[int, int]:
+    """Parameters and multiply-adds (one crop, no flip) of the method's network."""
+    model = method.build_model()
+    return count_parameters(model), count_macs(model, method.frame.size)
+
+
+def plain(value: Any) -> Any:
+    """A part as JSON values: dataclasses by field, partials by function and arguments, functions by name."""
+    if isinstance(value, Size):
+        return str(value)
+    if isinstance(value, partial):
+        arguments = {k: plain(v) for k, v in value.keywords.items()}
+        return {"function": plain(value.func), **({"positional": plain(value.args)} if value.args else {}), **arguments}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> str:
+    """Message for a name that does not exist, closest names first."""
+    names = list(known)
+    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {given!r}; {hint}"
+
+
+def _sources() -> dict[str, tuple[str, Callable[[], Any]]]:
+    from lrbench import methods
+
+    found: dict[str, tuple[str, Callable[[], Any]]] = {}
+    for info in pkgutil.iter_modules(methods.__path__):
+        found[info.name] = ("built-in", partial(importlib.import_module, f"{methods.__name__}.{info.name}"))
+    for point in entry_points(group="lrbench.methods"):
+        dist = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
+        found.setdefault(point.name, (dist, point.load))
+    for name, module in _plugins.items():
+        found[name] = ("file", partial(_identity, module))
+    return found
+
+
+def _identity(module: ModuleType) -> ModuleType:
+    return module

@@ -1,0 +1,311 @@
+"""Pose HRNet with the official state-dict names (released HRNet code; baselines.md section 2.1).
+
+The network keeps a branch at stride 4 and adds one of half the resolution per stage. Three input sizes break the
+official one, because a branch cannot be added back after it was rounded up: 64x48, 96x72 and 192x144. `Fusion` names
+what is done about it; the choice is part of a method's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lrbench.codecs.heatmap import Heatmaps
+from lrbench.geometry import Size
+from lrbench.models.network import PoseNetwork
+from lrbench.structures import KEYPOINTS
+
+Fusion = Literal["auto", "official", "three-branch", "crop"]
+"""How HRNet copes with sizes that are no multiple of 32.
+
+``official``: four branches, sizes that do not fit are refused. ``three-branch``: stage 4 has the first three branches
+only, as the released CAL files at 64x48. ``crop``: up-sample, then cut the surplus right columns and bottom rows, which
+keeps the alignment of the sizes that fit (bit-identical there). ``auto``: official where it fits, three-branch at
+64x48, crop elsewhere.
+"""
+
+
+@dataclass(frozen=True)
+class HRNetSpec:
+    """Widths and depths of an HRNet.
+
+    Attributes:
+        width: channels of the stride-4 branch; every further branch has twice as many.
+        stem: channels of the stem and of the bottlenecks of layer1.
+        bottlenecks: how many layer1 has.
+        modules: per stage 2, 3, 4.
+        blocks: residual blocks per branch of a module.
+    """
+
+    width: int
+    stem: int = 64
+    bottlenecks: int = 4
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = 4
+
+    def channels(self, branches: int) -> tuple[int, ...]:
+        """Channels of the first branches."""
+        return tuple(self.width * 2**i for i in range(branches))
+
+
+def resolve_fusion(fusion: Fusion, size: Size) -> Fusion:
+    """The concrete rule behind ``auto`` at a size.
+
+    Raises:
+        ValueError: ``official`` at a size it cannot take, a size that is no multiple of the stem's stride, or an
+            unknown rule.
+    """
+    if fusion not in ("auto", "official", "three-branch", "crop"):
+        raise ValueError(f"fusion {fusion!r}: expected auto, official, three-branch or crop")
+    if size.height % 4 or size.width % 4:
+        raise ValueError(f"HRNet cannot take {size}: both sides must be multiples of 4; try 64x48 or 128x96")
+    fits = size.height % 32 == 0 and size.width % 32 == 0
+    if fusion == "official" and not fits:
+        raise ValueError(
+            f"the official four-branch HRNet cannot take {size}: both sides must be multiples of 32; "
+            "use fusion=three-branch, fusion=crop or a size such as 128x96"
+        )
+    if fusion != "auto":
+        return fusion
+    if fits:
+        return "official"
+    return "three-branch" if size == Size(64, 48) else "crop"
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the shortcut is projected where channels change."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = projection(inputs, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, channels, H, W)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 to four times the channels, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        outputs = channels * self.expansion
+        self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = projection(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, 4 channels, H, W)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def projection(inputs: int, outputs: int) -> nn.Sequential | None:
+    """1x1 convolution for a shortcut whose channels change."""
+    if inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def conv_bn(inputs: int, outputs: int, stride: int, *, relu: bool) -> nn.Sequential:
+    """3x3 convolution and batch norm."""
+    layers = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+class Module(nn.Module):
+    """One exchange unit: residual blocks on every branch, then every output sums all branches.
+
+    Args:
+        inputs: channels of the incoming branches.
+        channels: channels inside the module.
+        blocks: residual blocks per branch.
+        outputs: how many branches leave the module.
+        widen: channels of output 0 where it is to be wider (UDP's last fusion), else None.
+    """
+
+    def __init__(
+        self, inputs: Sequence[int], channels: Sequence[int], blocks: int, outputs: int, widen: int | None = None
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(BasicBlock(i, c), *(BasicBlock(c, c) for _ in range(blocks - 1)))
+            for i, c in zip(inputs, channels, strict=True)
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(self._path(channels, j, i, widen) for j in range(len(channels))) for i in range(outputs)
+        )
+
+    @staticmethod
+    def _path(channels: Sequence[int], source: int, target: int, widen: int | None) -> nn.Module | None:
+        wide = widen or channels[target]
+        if source > target:  # up-sampled in forward
+            return nn.Sequential(nn.Conv2d(channels[source], wide, 1, bias=False), nn.BatchNorm2d(wide))
+        if source == target:
+            return nn.Sequential(nn.Conv2d(channels[source], wide, 1, bias=False)) if widen else None
+        steps = target - source
+        return nn.Sequential(
+            *(conv_bn(channels[source], channels[source], 2, relu=True) for _ in range(steps - 1)),
+            conv_bn(channels[source], channels[target], 2, relu=False),
+        )
+
+    def forward(self, branches: list[Tensor]) -> list[Tensor]:
+        """Branches (B, C_i, H_i, W_i), finest first -> the fused ones."""
+        branches = [blocks(x) for blocks, x in zip(self.branches, branches, strict=True)]
+        outputs = []
+        for i, row in enumerate(self.fuse_layers):
+            size = branches[i].shape[-2:]
+            total: Tensor | None = None
+            for j, (path, x) in enumerate(zip(row, branches, strict=True)):
+                y = x if path is None else path(x)
+                if j > i:
+                    # stride-2 convolutions sample positions 0, 2, 4, ...: output k lies at input 2k, so cutting the
+                    # surplus on the right and below keeps the alignment of sizes that divide
+                    y = F.interpolate(y, scale_factor=float(2 ** (j - i)), mode="nearest")[..., : size[0], : size[1]]
+                total = y if total is None else total + y
+            assert total is not None
+            outputs.append(F.relu(total))
+        return outputs
+
+
+class Stage(nn.Sequential):
+    """Exchange units in a row; the last one may emit fewer branches."""
+
+    def __init__(
+        self,
+        spec: HRNetSpec,
+        modules: int,
+        inputs: Sequence[int],
+        channels: Sequence[int],
+        outputs: int | None = None,
+        widen: int | None = None,
+    ) -> None:
+        last = modules - 1
+        super().__init__(
+            *(
+                Module(
+                    inputs if m == 0 else channels,
+                    channels,
+                    spec.blocks,
+                    (outputs or len(channels)) if m == last else len(channels),
+                    widen if m == last else None,
+                )
+                for m in range(modules)
+            )
+        )
+
+
+class Transition(nn.ModuleList):
+    """Opens the branches of the next stage: the existing ones pass (or change channels), a new one is strided down."""
+
+    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+        paths: list[nn.Module | None] = []
+        for i, channels in enumerate(after):
+            if i < len(before):
+                paths.append(conv_bn(before[i], channels, 1, relu=True) if before[i] != channels else None)
+            else:
+                paths.append(nn.Sequential(conv_bn(before[-1], channels, 2, relu=True)))
+        super().__init__(paths)
+
+    def forward(self, branches: list[Tensor]) -> list[Tensor]:
+        """Branches of one stage -> those of the next."""
+        return [
+            branches[i] if path is None else path(branches[-1] if i >= len(branches) else branches[i])
+            for i, path in enumerate(self)
+        ]
+
+
+class HRNetTrunk(nn.Module):
+    """Stem and stages 1 to 3, which all HRNet methods share.
+
+    Args:
+        spec: widths and depths.
+    """
+
+    def __init__(self, spec: HRNetSpec) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, spec.stem, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(spec.stem)
+        self.conv2 = nn.Conv2d(spec.stem, spec.stem, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(spec.stem)
+        wide = spec.stem * Bottleneck.expansion
+        self.layer1 = nn.Sequential(
+            Bottleneck(spec.stem, spec.stem), *(Bottleneck(wide, spec.stem) for _ in range(spec.bottlenecks - 1))
+        )
+        two, three = spec.channels(2), spec.channels(3)
+        self.transition1 = Transition((wide,), two)
+        self.stage2 = Stage(spec, spec.modules[0], two, two)
+        self.transition2 = Transition(two, three)
+        self.stage3 = Stage(spec, spec.modules[1], three, three)
+
+    def trunk(self, x: Tensor) -> list[Tensor]:
+        """Normalised pictures (B, 3, h, w) -> three branches, (B, C, h/4, w/4) first."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        branches = self.transition1([self.layer1(x)])
+        branches = self.transition2(self.stage2(branches))
+        return list(self.stage3(branches))
+
+
+class PoseHRNet(HRNetTrunk):
+    """HRNet with a 1x1 head.
+
+    Args:
+        spec: widths and depths.
+        outputs: channels of the head.
+        size: of the crops, px; decides what a size that does not divide needs.
+        fusion: see `Fusion`.
+        widen: the last fusion has four times the channels (UDP's released network).
+    """
+
+    def __init__(
+        self, spec: HRNetSpec, outputs: int, size: Size, fusion: Fusion = "auto", *, widen: bool = False
+    ) -> None:
+        super().__init__(spec)
+        channels = stage4_channels(spec, size, fusion)
+        wide = 4 * spec.width if widen else None
+        self.transition3 = Transition(spec.channels(3), channels)
+        self.stage4 = Stage(spec, spec.modules[2], channels, channels, outputs=1, widen=wide)
+        self.final_layer = nn.Conv2d(wide or spec.width, outputs, 1)
+        self.output_layers = ("final_layer",)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, h, w) -> maps (B, outputs, h/4, w/4)."""
+        features = self.stage4(self.transition3(self.trunk(x)))[0]
+        return torch.as_tensor(self.final_layer(features))
+
+
+def stage4_channels(spec: HRNetSpec, size: Size, fusion: Fusion) -> tuple[int, ...]:
+    """Channels of stage 4's branches: three of them where the rule for this size says so."""
+    return spec.channels(3 if resolve_fusion(fusion, size) == "three-branch" else 4)
+
+
+def heatmap_hrnet(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Heatmaps]:
+    """HRNet with one map per keypoint (HRNet, DARK, UDP's Gaussian form)."""
+    return PoseNetwork(PoseHRNet(BACKBONES[backbone], len(KEYPOINTS), size, fusion), Heatmaps)
+
+
+BACKBONES: dict[str, HRNetSpec] = {
+    "hrnet_w32": HRNetSpec(32),
+    "hrnet_w48": HRNetSpec(48),
+}
+"""The backbones, by name."""
