@@ -1,4 +1,4 @@
-"""Training views: half body, scale, rotation, flip, in the published order (protocol.md section 3)."""
+"""Training views: half body, scale, rotation, flip, in the published order (released HRNet code)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def cut(image: Pixels, matrix: Float, size: Size) -> Pixels:
     """Sample a crop bilinearly, black outside the picture, without any low-pass filter.
 
     This is what every published top-down pipeline does, and what the degradation ``paper`` means: a crop much smaller
-    than the person is an aliased point sampling (protocol.md section 2, degrade.md 2.2).
+    than the person is an aliased point sampling.
 
     Args:
         image: (H, W, 3) uint8.

@@ -156,7 +156,7 @@ class Frame:
 class Grid:
     """The map a network emits over a frame: one cell for every `stride` px.
 
-    cell = px * scale + offset, per axis; the alignment rule of the frame decides both.
+    cell = px / pitch + offset, per axis; the alignment rule of the frame decides both.
     """
 
     frame: Frame
@@ -176,32 +176,31 @@ class Grid:
         return Size(self.frame.size.height // self.stride, self.frame.size.width // self.stride)
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """Cells per px along x and y."""
+    def pitch(self) -> tuple[float, float]:
+        """Px per cell along x and y."""
         crop, cells = self.frame.size, self.size
         if self.frame.align == "biased":
-            return 1 / self.stride, 1 / self.stride
-        x = (cells.width - 1) / (crop.width - 1)
-        return (x, x) if self.frame.align == "dark" else (x, (cells.height - 1) / (crop.height - 1))
+            return float(self.stride), float(self.stride)
+        x = (crop.width - 1) / (cells.width - 1)
+        return (x, x) if self.frame.align == "dark" else (x, (crop.height - 1) / (cells.height - 1))
 
     @property
     def offset(self) -> tuple[float, float]:
         """Cell coordinates of the crop's first pixel."""
         if self.frame.align != "dark":
             return 0.0, 0.0
-        # both maps are centred: cell = (px - (H - 1) / 2) * a + (H' - 1) / 2, not zero along y where a is x's factor
-        a, crop, cells = self.scale[0], self.frame.size, self.size
-        return 0.0, 0.5 * (cells.height - 1) - a * 0.5 * (crop.height - 1)
+        # both are centred: cell = (px - (H - 1) / 2) / pitch + (H' - 1) / 2, not zero along y, whose pitch is that of x
+        return 0.0, 0.5 * (self.size.height - 1) - 0.5 * (self.frame.size.height - 1) / self.pitch[1]
 
     @property
     def mirror_shift(self) -> int:
         """Whole cells by which a mirrored-back map must move right to lie on the plain one.
 
-        A joint at px u comes back from the mirrored pass at cell (W' - 1) - a (W - 1 - u), which misses a u by
-        a (W - 1) - (W' - 1) = 1 - a cells for the biased rule (0.75 at stride 4) and by nothing for the two others.
-        The released code moves the map by one whole cell, which leaves 0.25.
+        A joint at px u comes back from the mirrored pass at cell (W' - 1) - (W - 1 - u) / pitch, which misses u / pitch
+        by (W - 1) / pitch - (W' - 1): 0.75 cells for the biased rule at stride 4, nothing for the two others. The
+        released code moves the map by one whole cell, which leaves 0.25.
         """
-        return round(self.scale[0] * (self.frame.size.width - 1) - (self.size.width - 1))
+        return round((self.frame.size.width - 1) / self.pitch[0] - (self.size.width - 1))
 
 
 def invert(matrix: Float) -> Float:

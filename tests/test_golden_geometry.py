@@ -117,7 +117,7 @@ def test_transforms(golden, tag, size):
         back = apply(frame.to_image(region), fraction * extent)
         np.testing.assert_allclose(back, arrays[f"map_back_from_crop_{size}"][row], atol=1e-3)
         cells = fraction * np.array([grid.size.width, grid.size.height])
-        back = apply(frame.to_image(region), (cells - grid.offset) / grid.scale)
+        back = apply(frame.to_image(region), (cells - grid.offset) * grid.pitch)
         np.testing.assert_allclose(back, arrays[f"map_back_from_map_{grid.size}"][row], atol=1e-3)
 
 

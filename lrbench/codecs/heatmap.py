@@ -68,12 +68,13 @@ class Heatmap:
         """
         cells = to_cells(self.grid, keypoints)
         nearest = nearest_cell(cells)
-        half = 3 * self.sigma
-        weight = labelled(visible) * touches_map(self.grid, nearest, int(half), slack=1)
+        half = int(3 * self.sigma)
+        # without a window the released code (DARK) tests the interval around the joint itself, not around its cell
+        weight = labelled(visible) * touches_map(self.grid, nearest if self.window else cells, half, slack=1)
         center = nearest.to(cells.dtype) if self.center == "rounded" else cells
         maps = gaussian(self.grid, center, self.sigma, weight)
         if self.window:
-            maps = maps * window(self.grid, nearest, int(half))
+            maps = maps * window(self.grid, nearest, half)
         return Heatmaps(maps.float()), weight.float()
 
     def decode(self, prediction: Heatmaps) -> Keypoints:
@@ -90,12 +91,12 @@ class Heatmap:
 
 def to_cells(grid: Grid, px: Tensor) -> Tensor:
     """Crop px (..., 2) -> cells (..., 2)."""
-    return px * px.new_tensor(grid.scale) + px.new_tensor(grid.offset)
+    return px / px.new_tensor(grid.pitch) + px.new_tensor(grid.offset)
 
 
 def to_px(grid: Grid, cells: Tensor) -> Tensor:
     """Cells (..., 2) -> crop px (..., 2)."""
-    return (cells - cells.new_tensor(grid.offset)) / cells.new_tensor(grid.scale)
+    return (cells - cells.new_tensor(grid.offset)) * cells.new_tensor(grid.pitch)
 
 
 def nearest_cell(cells: Tensor) -> Tensor:
@@ -108,10 +109,13 @@ def labelled(visible: Tensor) -> Tensor:
     return (visible > 0).to(visible.dtype)
 
 
-def touches_map(grid: Grid, nearest: Tensor, half: int, *, slack: int) -> Tensor:
-    """Whether the window of +-half cells about a cell reaches the map (slack 0) or its neighbourhood (slack 1)."""
-    size = torch.tensor([grid.size.width, grid.size.height], device=nearest.device)
-    return ((nearest - half < size) & (nearest + half + 1 > -slack)).all(-1).float()
+def touches_map(grid: Grid, center: Tensor, half: int, *, slack: int) -> Tensor:
+    """Whether the window of +-half cells about a position reaches the map (slack 0) or its neighbourhood (slack 1).
+
+    Real positions are truncated toward zero after half was taken or added, as int() does in the released code.
+    """
+    size = torch.tensor([grid.size.width, grid.size.height], device=center.device)
+    return (((center - half).trunc() < size) & ((center + half + 1).trunc() > -slack)).all(-1).float()
 
 
 def gaussian(grid: Grid, center: Tensor, sigma: float, weight: Tensor) -> Tensor:
@@ -261,7 +265,7 @@ def at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def blurred(maps: Tensor, kernel: int, *, border: Literal["zero", "reflect"]) -> Tensor:
     """OpenCV's GaussianBlur with a kernel of this odd side and automatic sigma, on (..., H, W).
 
-    Sides 3 to 9 are fixed tables there, not samples of a Gaussian (baselines.md section 3). ``reflect`` does not
+    Sides 3 to 9 are fixed tables there, not samples of a Gaussian. ``reflect`` does not
     repeat the border cell (OpenCV's default, BORDER_REFLECT_101).
 
     Raises:

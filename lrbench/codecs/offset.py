@@ -55,36 +55,38 @@ class HeatmapOffset:
     blur_offset: int | None = None
 
     def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[OffsetMaps, Tensor]:
-        """Ideal maps. The offset field is filled everywhere; losses cut out the part that counts (`inside`).
+        """Ideal maps; the offsets are zero outside the disc, which `inside` gives back.
 
         Args:
             keypoints: (B, K, 2) px of the crop; computed in this dtype.
             visible: (B, K) above 0 where labelled.
 
         Returns:
-            maps, float32, and weight (B, K) in {0, 1}; both maps are 0 where the weight is.
+            maps, float32, and weight (B, K) in {0, 1}; offsets are 0 where the weight is.
         """
         cells = hm.to_cells(self.grid, keypoints)
-        weight = hm.labelled(visible)
+        drawn = weight = hm.labelled(visible)
         if self.reach is not None:
             weight = weight * hm.touches_map(self.grid, hm.nearest_cell(cells), self.reach, slack=0)
         dx, dy = hm.axis_distances(self.grid, cells)
         shape = (*dx.shape[:2], self.grid.size.height, self.grid.size.width)
-        offset = torch.stack([-dx[..., None, :].expand(shape), -dy[..., :, None].expand(shape)], 2) / self.unit
+        offset = torch.stack([-dx[..., None, :].expand(shape), -dy[..., :, None].expand(shape)], 2)
+        disc = (offset / self.radius).square().sum(2) <= 1
         if self.heatmap == "disc":
-            maps = inside(offset, unit=self.unit, radius=self.radius) * weight[..., None, None]
+            maps = disc * drawn[..., None, None]
         else:
             maps = hm.gaussian(self.grid, cells, self.sigma, weight)
             # the released code drops what float32 could not tell from 0 beside the map's maximum
             maps = torch.where(maps < torch.finfo(torch.float32).eps * maps.amax((-2, -1), keepdim=True), 0.0, maps)
-        return OffsetMaps(maps.float(), (offset * weight[..., None, None, None]).float()), weight.float()
+        return OffsetMaps(maps.float(), (offset / self.unit * disc[:, :, None] * weight[..., None, None, None]).float()), weight.float()
 
     def decode(self, prediction: OffsetMaps) -> Keypoints:
         """Positions in px of the crop; the score is the (blurred) heatmap at its peak."""
         hm.check_size(self.grid, prediction.heatmap)
         maps, offset = prediction.heatmap.double(), prediction.offset.double() * self.unit
         if self.blur_heatmap is not None:
-            maps = hm.blurred(maps, self.blur_heatmap, border="reflect")
+            # rounded, so that a constant map stays one and its first cell wins
+            maps = hm.blurred(maps, self.blur_heatmap, border="reflect").float()
         if self.blur_offset is not None:
             offset = hm.blurred(offset, self.blur_offset, border="reflect")
         cells, score = hm.peak(maps)
@@ -100,9 +102,10 @@ class HeatmapOffset:
         return OffsetMaps(heatmap, offset * offset.new_tensor([-1.0, 1.0]).view(2, 1, 1))
 
 
-def inside(offset: Tensor, *, unit: float, radius: float) -> Tensor:
-    """1 on cells within `radius` cells of the joint, else 0, from an ideal offset field (B, K, 2, H, W).
+def inside(ideal: OffsetMaps) -> Tensor:
+    """1 on the cells of the disc in which an ideal offset field is defined, else 0: (B, K, H, W).
 
-    A hair is added to the radius so that a joint on a cell keeps the cells exactly `radius` away after rounding.
+    The field is zero outside the disc, and inside it only where a joint lies exactly on a cell; there a Gaussian
+    heatmap is 1, as a disc is everywhere.
     """
-    return ((offset * unit).square().sum(2) <= radius**2 * (1 + 1e-6)).to(offset.dtype)
+    return ((ideal.offset != 0).any(2) | (ideal.heatmap == 1)).to(ideal.offset.dtype)

@@ -1,6 +1,6 @@
 """COCO-layout folders: annotations and detections -> flat arrays.
 
-Sources: cocodataset.org (format), and the published top-down loaders (protocol.md section 1) for what is a sample.
+Sources: cocodataset.org (format), and the published top-down loaders (HRNet, DARK, UDP) for what is a sample.
 """
 
 from __future__ import annotations
@@ -130,8 +130,7 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
 def read_detections(path: Path, images: Images) -> Persons:
     """Read a COCO bbox result file as boxes to estimate poses in.
 
-    Only persons count. No score threshold and no box suppression, as the published evaluations do
-    (protocol.md section 1); no clipping to the picture.
+    Only persons count. No score threshold and no box suppression, as the published evaluations do; no clipping to the picture.
 
     Raises:
         DataError: not such a file, an unknown picture, or a box without extent.

@@ -62,7 +62,7 @@ def build(
     offset_width: int | None = None,
     fusion: Fusion = "auto",
 ) -> Method[OffsetMaps]:
-    """Compose CAL; the defaults are those of the released files per size and backbone (cal.md 4.1).
+    """Compose CAL; the defaults are those of the released files per size and backbone (released configuration files).
 
     Args:
         size: of the crop.
@@ -96,7 +96,7 @@ def build(
     fusion = resolve_fusion(fusion, size)
     frame = Frame(size, "corner")
     loss = partial(
-        cal_loss, unit=unit, radius=radius, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma
+        cal_loss, unit=unit, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma
     )
     first = partial(loss, mask=fixed, components=0)
     final = partial(loss, mask=fixed, components=components if mask == "mgm" else 0)
@@ -150,32 +150,32 @@ def cal_loss(
     weight: Tensor,
     *,
     unit: float,
-    radius: float,
     offset_weight: float,
     offset_loss: OffsetLoss,
     mask: FixedMask,
     mask_sigma: float,
     components: int,
 ) -> dict[str, Tensor]:
-    """Heatmap and masked offset loss (Eq. 14 and 15; cal.md 1.1).
+    """Heatmap and masked offset loss (Eq. 14 and 15, as the released code averages them).
+
+    The corners of the 7x7 MGM window reach past the disc, where the offset target is 0 (released code).
 
     Args:
         prediction, ideal: heatmap (B, K, H, W), offset (B, K, 2, H, W).
         weight: (B, K) in {0, 1}.
         unit: cells per unit of the offset maps.
-        radius: of the disc; the offset target is 0 outside it, also where the mask still reaches (released code).
         offset_weight: lambda.
         offset_loss: what is averaged.
         mask: the fixed mask, used where no mixture is fitted.
         mask_sigma: of the fixed Gaussian mask, cells.
         components: of the mixture; 0 keeps the fixed mask.
     """
-    disc = inside(ideal.offset, unit=unit, radius=radius)
+    disc = inside(ideal)
     weights = displacement_mask(prediction.heatmap, ideal.heatmap, weight, components) if components else None
     if weights is None:
         weights = static_mask(ideal.offset, disc, unit=unit, sigma=mask_sigma) if mask == "gaussian" else disc
     weights = (weights * weight[..., None, None])[:, :, None]
-    ours, target = weights * prediction.offset, weights * (ideal.offset * disc[:, :, None])
+    ours, target = weights * prediction.offset, weights * ideal.offset
     if offset_loss == "l1":
         offset = F.l1_loss(ours, target)
     elif offset_loss == "l2":
@@ -189,7 +189,7 @@ def cal_loss(
 
 
 def static_mask(offset: Tensor, disc: Tensor, *, unit: float, sigma: float) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) / sigma inside the disc, (B, K, H, W), from the ideal offset field."""
+    """exp(-d^2 / (2 sigma^2)) / sigma inside the disc, (B, K, H, W), from an ideal offset field (B, K, 2, H, W)."""
     squared = (offset * unit).square().sum(2)
     return torch.exp(-squared / (2 * sigma**2)) / sigma * disc
 
@@ -272,7 +272,7 @@ class Head(nn.Module):
 
 
 class CALNetwork(HRNetTrunk):
-    """HRNet with its fourth stage twice: one tail for heatmaps, one for offsets (cal.md section 2).
+    """HRNet with its fourth stage twice: one tail for heatmaps, one for offsets.
 
     Args:
         spec: widths and depths.

@@ -61,7 +61,7 @@ def build(
         settings: dict[str, Any] = {"sigma": sigma, "blur_heatmap": blur}
     else:
         released = size.height >= 256
-        # baselines.md 4.4: 3.5 cells on a 64-row map, in proportion below, not under 1.5
+        # 3.5 cells on a 64-row map, in proportion below, not under 1.5
         radius = (4.0 if released else max(1.5, 3.5 * grid.size.height / 64)) if radius is None else radius
         blur = (15 if released else 2 * round(radius) + 1) if blur_heatmap is None else blur_heatmap
         blur_offset = (7 if released else 0) if blur_offset is None else blur_offset

@@ -1,4 +1,4 @@
-"""Pose HRNet with the official state-dict names (released HRNet code; baselines.md section 2.1).
+"""Pose HRNet with the official state-dict names (released HRNet code).
 
 The network keeps a branch at stride 4 and adds one of half the resolution per stage. Three input sizes break the
 official one, because a branch cannot be added back after it was rounded up: 64x48, 96x72 and 192x144. `Fusion` names
