@@ -62,23 +62,23 @@ class HeatmapOffset:
             visible: (B, K) above 0 where labelled.
 
         Returns:
-            maps, float32, and weight (B, K) in {0, 1}; offsets are 0 where the weight is.
+            maps, float32, and weight (B, K) in {0, 1}; both maps are 0 where the weight is.
         """
         cells = hm.to_cells(self.grid, keypoints)
-        drawn = weight = hm.labelled(visible)
+        weight = hm.labelled(visible)
         if self.reach is not None:
             weight = weight * hm.touches_map(self.grid, hm.nearest_cell(cells), self.reach, slack=0)
         dx, dy = hm.axis_distances(self.grid, cells)
         shape = (*dx.shape[:2], self.grid.size.height, self.grid.size.width)
         offset = torch.stack([-dx[..., None, :].expand(shape), -dy[..., :, None].expand(shape)], 2)
-        disc = (offset / self.radius).square().sum(2) <= 1
+        disc = ((offset / self.radius).square().sum(2) <= 1) * weight[..., None, None]
         if self.heatmap == "disc":
-            maps = disc * drawn[..., None, None]
+            maps = disc
         else:
             maps = hm.gaussian(self.grid, cells, self.sigma, weight)
             # the released code drops what float32 could not tell from 0 beside the map's maximum
             maps = torch.where(maps < torch.finfo(torch.float32).eps * maps.amax((-2, -1), keepdim=True), 0.0, maps)
-        return OffsetMaps(maps.float(), (offset / self.unit * disc[:, :, None] * weight[..., None, None, None]).float()), weight.float()
+        return OffsetMaps(maps.float(), (offset / self.unit * disc[:, :, None]).float()), weight.float()
 
     def decode(self, prediction: OffsetMaps) -> Keypoints:
         """Positions in px of the crop; the score is the (blurred) heatmap at its peak."""
