@@ -27,7 +27,7 @@ from torch import Tensor
 from lrbench.geometry import Frame, Size
 from lrbench.models.hrnet import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
-from lrbench.structures import Keypoints
+from lrbench.structures import Batch, Keypoints
 
 P = TypeVar("P")
 
@@ -82,6 +82,7 @@ class Method(Generic[P]):
         stages: the paper's schedule.
         batch: the paper's batch size.
         settings: every argument of `build` as it was resolved.
+        estimate: fits a network without gradients, from unaugmented training batches; used where there are no stages.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Method(Generic[P]):
     stages: tuple[Stage[P], ...]
     batch: int = 128
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    estimate: Callable[[PoseNetwork[P], Iterable[Batch]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,17 @@ def _parse(key: str, text: str, hint: Any) -> Any:
             except ValueError:
                 continue
     raise ValueError(f"--set {key}={text}: expected {getattr(hint, '__name__', hint)}")
+
+
+def source_file(name: str) -> Path:
+    """The file that defines a method."""
+    return Path(inspect.getfile(_sources()[name][1]()))
+
+
+def reported_labels(name: str) -> tuple[str, ...]:
+    """Names under which papers report a method; empty where it has none or is unknown."""
+    source = _sources().get(name)
+    return tuple(getattr(source[1](), "REPORTED", ())) if source else ()
 
 
 def describe(method: Method[Any]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Datasets by name: ``synth`` (embedded), ``coco`` (a full download), or a folder in COCO layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from lrbench.datasets.coco import Dataset, read
+from lrbench.datasets.images import DataError
+
+if TYPE_CHECKING:
+    from lrbench.inference import Progress
+
+SYNTH, COCO = "synth", "coco"
+
+
+def cache_folder() -> Path:
+    """Where data made by lrbench is kept: ``LRBENCH_CACHE``, else the user's cache folder."""
+    given = os.environ.get("LRBENCH_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("lrbench"))
+
+
+def default_data() -> str:
+    """``LRBENCH_DATA``, else ``synth``."""
+    return os.environ.get("LRBENCH_DATA") or SYNTH
+
+
+def folder_of(data: str, *, workers: int = 2, progress: Progress | None = None) -> tuple[str, Path]:
+    """Name and folder of a dataset; ``synth`` is made on first use.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if data == SYNTH:
+        from lrbench.datasets.synth import SynthSpec, build
+        from lrbench.records import key_of
+
+        spec = SynthSpec()
+        root = cache_folder() / f"synth-{key_of(vars(spec))}"
+        report = None if progress is None else (lambda done, total: progress("make synth", done, total, ""))
+        root.parent.mkdir(parents=True, exist_ok=True)
+        return SYNTH, build(root, spec, workers=max(1, workers), progress=report)
+    if data == COCO:
+        given = os.environ.get("LRBENCH_COCO")
+        if not given:
+            raise DataError("--data coco: set LRBENCH_COCO to a COCO 2017 folder, or give its path as --data PATH")
+        data = given
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(f"--data {data}: not a folder; expected synth, coco or a folder in COCO layout")
+    return root.resolve().name, root
+
+
+def open_dataset(
+    data: str, split: str, *, need_images: bool = True, workers: int = 2, progress: Progress | None = None
+) -> Dataset:
+    """Read one split of a dataset given by name or folder.
+
+    Raises:
+        DataError: anything missing, unreadable or contradictory.
+    """
+    name, root = folder_of(data, workers=workers, progress=progress)
+    return read(root, split, name=name, need_images=need_images)

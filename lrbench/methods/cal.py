@@ -35,6 +35,8 @@ from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Wang et al., Pattern Recognition 126, 2022, arXiv:2109.09090"
+REPORTED = ("CAL",)
+"""Names under which papers report it."""
 
 OffsetLoss = Literal["l1", "l2", "smooth_l1"]
 FixedMask = Literal["gaussian", "disc"]

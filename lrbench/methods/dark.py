@@ -15,6 +15,8 @@ from lrbench.method import Method, Stage
 from lrbench.models.hrnet import Fusion, heatmap_hrnet, resolve_fusion
 
 PAPER = "Zhang et al., CVPR 2020, arXiv:1910.06278"
+REPORTED = ("DARK", "HRNet+DARK")
+"""Names under which papers report it."""
 
 
 def build(

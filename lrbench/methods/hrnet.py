@@ -12,6 +12,8 @@ from lrbench.method import Method, Stage
 from lrbench.models.hrnet import Fusion, heatmap_hrnet, resolve_fusion
 
 PAPER = "Sun et al., CVPR 2019, arXiv:1902.09212"
+REPORTED = ("HRNet",)
+"""Names under which papers report it."""
 
 
 def build(

@@ -23,6 +23,8 @@ from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Huang et al., CVPR 2020, arXiv:1911.07524"
+REPORTED = ("UDP", "UDP(offset)")
+"""Names under which papers report it."""
 
 
 def build(

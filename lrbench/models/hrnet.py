@@ -305,6 +305,8 @@ def heatmap_hrnet(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Heat
 
 
 BACKBONES: dict[str, HRNetSpec] = {
+    # narrow and shallow, for processors: our own widths and depths, not a published network
+    "hrnet_w16": HRNetSpec(16, stem=32, bottlenecks=2, modules=(1, 2, 2), blocks=2),
     "hrnet_w32": HRNetSpec(32),
     "hrnet_w48": HRNetSpec(48),
 }

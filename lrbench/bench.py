@@ -1,0 +1,526 @@
+"""Cells of a comparison: train what is missing, score it, keep a record. The commands are thin over these functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import lrbench
+from lrbench import evaluation, records
+from lrbench.datasets import open_dataset
+from lrbench.datasets.coco import Dataset, read_detections
+from lrbench.datasets.images import DataError, ImageStore
+from lrbench.degradation import Preset, load_preset
+from lrbench.geometry import Size
+from lrbench.inference import Progress, predict, silent, to_image
+from lrbench.loading import Crops
+from lrbench.method import Method, costs, describe, load_method, plain
+from lrbench.models.network import PoseNetwork
+from lrbench.recipes import Recipe, load_recipe, plan
+from lrbench.report import reported
+from lrbench.structures import Persons, Predictions
+from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, train
+from lrbench.weights import load_weights
+
+Overwrite = Literal["never", "failed", "always"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method under one protocol: everything the options of train, eval and compare say.
+
+    Attributes:
+        method: name.
+        res: of the crop.
+        backbone: name; None for the recipe's usual one.
+        settings: of the method.
+        data: ``synth``, ``coco`` or a folder.
+        train_data: what the weights are trained on; None for `data`.
+        split: that is scored.
+        train_split: that is trained on.
+        recipe: name; None for ``quick`` on synth and ``paper`` elsewhere.
+        epochs, batch: instead of the recipe's.
+        seed: of everything random in training.
+        lr_preset: how low-resolution pixels are made.
+        boxes: ``gt`` or a detection file.
+        flip: average with the mirrored crop.
+        weights: a file to score instead of a trained run.
+        start: weights to begin training with.
+        device, precision, workers: how to compute.
+        runs, results: folders.
+    """
+
+    method: str
+    res: Size
+    backbone: str | None = None
+    sr: str = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: str = "synth"
+    train_data: str | None = None
+    split: str = "val"
+    train_split: str = "train"
+    recipe: str | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    seed: int = 0
+    lr_preset: str = "paper"
+    boxes: str = "gt"
+    flip: bool = True
+    weights: Path | None = None
+    start: Path | None = None
+    device: str = "auto"
+    precision: str | None = None
+    workers: int = 2
+    runs: Path = Path("runs")
+    results: Path = Path("results")
+
+    def compose(self) -> Method[Any]:
+        """The method of this cell.
+
+        Raises:
+            ValueError: an unknown name or setting, or a size the network cannot take.
+        """
+        backbone = self.backbone or ("hrnet_w16" if self.training_recipe().name == "quick" else "hrnet_w32")
+        return load_method(self.method, self.res, backbone, self.sr, **self.settings)
+
+    def training_recipe(self) -> Recipe:
+        """The recipe with this cell's overrides.
+
+        Raises:
+            ValueError: unknown name, or a number below 1.
+        """
+        for name in ("epochs", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value}: expected at least 1")
+        recipe = load_recipe(self.recipe or ("quick" if (self.train_data or self.data) == "synth" else "paper"), self.res)
+        given = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
+        return dataclasses.replace(recipe, **given)
+
+    def torch_device(self) -> str:
+        """Where to compute: ``cuda`` if there is one, else ``cpu``.
+
+        Raises:
+            ValueError: a device this machine or this torch does not have.
+        """
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device {self.device}: expected auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
+        return self.device
+
+
+class Bench:
+    """Opens each dataset once and keeps its decoded pictures for all cells.
+
+    Args:
+        progress: reports long work.
+        workers: processes that make the embedded dataset.
+    """
+
+    def __init__(self, progress: Progress = silent, workers: int = 2) -> None:
+        self.progress = progress
+        self.workers = workers
+        self._datasets: dict[tuple[str, str], Dataset] = {}
+        self._stores: dict[tuple[str, str], ImageStore] = {}
+
+    def dataset(self, data: str, split: str) -> Dataset:
+        """One split, read once."""
+        key = (data, split)
+        if key not in self._datasets:
+            self._datasets[key] = open_dataset(data, split, workers=self.workers, progress=self.progress)
+        return self._datasets[key]
+
+    def crops(self, data: str, split: str, method: Method[Any], preset: Preset, persons: Persons | None = None) -> Crops:
+        """Persons of a split as crops of a method."""
+        dataset = self.dataset(data, split)
+        store = self._stores.setdefault((data, split), ImageStore(dataset.images))
+        return Crops(store, dataset.persons if persons is None else persons, method.frame, preset)
+
+    def train(self, cell: Cell) -> tuple[Path, Trained]:
+        """Train a cell, or continue or find its run.
+
+        Returns:
+            the run's folder, and what it left.
+
+        Raises:
+            ValueError: wrong usage.
+            DataError: data or starting weights missing, damaged or refused.
+            TrainingError: training cannot go on.
+        """
+        method, recipe, preset = cell.compose(), cell.training_recipe(), load_preset(cell.lr_preset)
+        data = cell.train_data or cell.data
+        crops = self.crops(data, cell.train_split, method, preset)
+        device = cell.torch_device()
+        precision = cell.precision or processor_precision(device)
+        identity = self._identity(cell, method, recipe, precision)
+        run = run_folder(cell, identity)
+        start = _starting_weights(cell, recipe, method)
+        validate = None
+        if recipe.select == "best" and method.stages:
+            scored = self.dataset(cell.data, cell.split)
+            truth = json.loads(scored.annotation_file.read_bytes())
+            val = self.crops(cell.data, cell.split, method, preset)
+
+            def validate(model: PoseNetwork[Any]) -> float:
+                results = evaluation.to_results(predict(method, model, val, workers=cell.workers, device=device))
+                model.train()
+                return evaluation.score(truth, results).ap or 0.0
+
+        trained = train(
+            method,
+            crops,
+            recipe,
+            run=run,
+            identity=identity,
+            seed=cell.seed,
+            device=device,
+            precision=precision,
+            workers=cell.workers,
+            start=start,
+            validate=validate,
+            progress=self.progress,
+        )
+        return run, trained
+
+    def evaluate(self, cell: Cell, *, overwrite: bool = True) -> records.Record:
+        """Score a cell's weights and keep the record; a kept record of the same key is returned as it is.
+
+        Raises:
+            ValueError: wrong usage.
+            DataError: data or weights missing, damaged or refused.
+        """
+        method, preset = cell.compose(), load_preset(cell.lr_preset)
+        dataset = self.dataset(cell.data, cell.split)
+        weights, training, trained = self._weights(cell, method)
+        protocol = self._protocol(cell, method, dataset, preset)
+        sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+        key = records.key_of(describe(method), code_hash(cell.method), protocol.model_dump(), sha, cell.seed)
+        if not overwrite and (kept := find_record(cell, method, dataset, key)) is not None:
+            return kept
+        model = method.build_model()
+        load_weights(model.network, weights, method.name)
+        persons = None if cell.boxes == "gt" else read_detections(Path(cell.boxes), dataset.images)
+        crops = self.crops(cell.data, cell.split, method, preset, persons)
+        device = cell.torch_device()
+        begin = time.perf_counter()
+        predictions = predict(
+            method, model, crops, flip=cell.flip, workers=cell.workers, device=device, progress=self.progress
+        )
+        seconds = time.perf_counter() - begin
+        results = evaluation.to_results(predictions)
+        truth, scored = _original(dataset, results)
+        params, macs = costs(method)
+        record = records.Record(
+            key=key,
+            call=records.MethodCall(
+                name=method.name,
+                backbone=method.backbone,
+                sr=cell.sr,
+                res=str(cell.res),
+                settings={k: plain(v) for k, v in method.settings.items()},
+            ),
+            training=training,
+            protocol=protocol,
+            metrics=evaluation.score(truth, scored),
+            keypoint_ap=evaluation.score_keypoints(truth, scored),
+            counts=records.Counts(
+                images=len(dataset.images.id),
+                persons=len(dataset.persons),
+                crops=len(crops.persons),
+                predictions=len(scored),
+            ),
+            cost=records.Cost(
+                params=params,
+                macs=macs,
+                train_seconds=trained.seconds if trained else None,
+                train_images_per_second=trained.images_per_second if trained else None,
+                data_wait=trained.data_wait if trained else None,
+                eval_seconds=seconds,
+                eval_images_per_second=len(crops.persons) / seconds,
+                peak_memory=peak_memory(device),
+            ),
+            provenance=provenance(cell.method, sha, cell.seed, device, "32-true"),
+            settings=describe(method),
+        )
+        records.write_record(cell.results, record, scored)
+        return record
+
+    def ceiling(self, cell: Cell) -> tuple[records.Metrics, int]:
+        """Metrics of decode(encode(truth)): what a perfect network could reach, and how many persons were scored."""
+        method, dataset = cell.compose(), self.dataset(cell.data, cell.split)
+        crops = self.crops(cell.data, cell.split, method, load_preset("none"))
+        results = evaluation.to_results(perfect(method, crops))
+        return evaluation.score(json.loads(dataset.annotation_file.read_bytes()), results), len(dataset.persons)
+
+    def row(self, cell: Cell, *, may_train: bool = True, overwrite: Overwrite = "never") -> dict[str, Any]:
+        """One row of a comparison; a failure is a row that says so, not an exception."""
+        method = cell.compose()
+        row: dict[str, Any] = {
+            "method": method.name,
+            "backbone": method.backbone,
+            "sr": cell.sr,
+            "res": str(cell.res),
+            "seed": cell.seed,
+            "status": "missing",
+            "reason": "",
+            "metrics": None,
+            "ci95": {},
+            "reported": None,
+            "params": None,
+            "macs": None,
+            "n_images": None,
+            "n_persons": None,
+        }
+        row["params"], row["macs"] = costs(method)
+        record = None
+        try:
+            if may_train and cell.weights is None:
+                self.train(cell)
+            record = self.evaluate(cell, overwrite=overwrite == "always")
+            row["status"] = "done"
+        except MissingWeights as error:
+            row["reason"] = str(error)
+        except (TrainingError, FloatingPointError, RuntimeError) as error:
+            row.update(status="failed", reason=str(error).split("\n", 1)[0])
+        if record is not None:
+            row["metrics"] = record.metrics.model_dump()
+            row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
+            row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
+        row["reported"] = reported.row(method.name, method.backbone, cell.res, cell.sr, record)
+        return row
+
+    def _identity(self, cell: Cell, method: Method[Any], recipe: Recipe, precision: str) -> dict[str, Any]:
+        data = cell.train_data or cell.data
+        dataset = self.dataset(data, cell.train_split)
+        plans = plan(method, recipe)
+        return {
+            "method": method.name,
+            "backbone": method.backbone,
+            "sr": cell.sr,
+            "res": str(cell.res),
+            "settings": describe(method),
+            "recipe": plain(recipe),
+            "epochs": plans[-1].last if plans else 0,
+            "data": f"{dataset.name}/{cell.train_split}",
+            "data_hash": dataset.hash,
+            "persons": len(dataset.persons),
+            "lr_preset": plain(load_preset(cell.lr_preset)),
+            "seed": cell.seed,
+            "precision": precision,
+            "start": _start_name(cell, recipe),
+            "code": code_hash(cell.method),
+            "torch": torch.__version__,
+        }
+
+    def _weights(self, cell: Cell, method: Method[Any]) -> tuple[Path, records.Training | None, Trained | None]:
+        if cell.weights is not None:
+            return cell.weights, _training_of(cell.weights.parent), None
+        recipe = cell.training_recipe()
+        precision = cell.precision or processor_precision(cell.torch_device())
+        identity = self._identity(cell, method, recipe, precision)
+        run = run_folder(cell, identity)
+        weights = run / "weights.safetensors"
+        if not weights.exists():
+            raise MissingWeights(
+                f"{method.name} at {cell.res} has no finished run in {cell.runs}; "
+                f"run: lrbench train {method.name} --res {cell.res} --data {cell.train_data or cell.data}, or give --weights"
+            )
+        return weights, _training_of(run), _trained(run)
+
+    def _protocol(self, cell: Cell, method: Method[Any], dataset: Dataset, preset: Preset) -> records.Protocol:
+        boxes, boxes_hash = "gt", ""
+        if cell.boxes != "gt":
+            path = Path(cell.boxes)
+            if not path.is_file():
+                raise DataError(f"--boxes {cell.boxes}: no such file; expected gt or a COCO detection result")
+            boxes, boxes_hash = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+        degradation = {"crop": plain(preset)}
+        if dataset.source:
+            degradation["dataset"] = dataset.source
+        return records.Protocol(
+            dataset=dataset.name,
+            split=cell.split,
+            data_hash=dataset.hash,
+            boxes=boxes,
+            boxes_hash=boxes_hash,
+            flip=cell.flip,
+            align=method.frame.align,
+            decoder=plain(method.codec),
+            degradation=degradation,
+            rescoring=evaluation.CONFIDENT,
+            oks_nms=evaluation.OKS_NMS,
+            referee=f"pycocotools {version('pycocotools')}",
+        )
+
+
+class MissingWeights(DataError):
+    """Nothing was trained yet."""
+
+
+def perfect(method: Method[Any], crops: Crops) -> Predictions:
+    """Decode what the codec encodes of the true keypoints."""
+    import numpy as np
+
+    parts = []
+    for batch in crops.batches(256, 0):
+        ideal, _ = method.codec.encode(batch.keypoints.double(), batch.visible.double())
+        decoded = method.codec.decode(ideal)
+        parts.append(torch.cat([decoded.xy, decoded.score[..., None]], -1).double().numpy())
+    return to_image(crops, np.concatenate(parts))
+
+
+def run_folder(cell: Cell, identity: Mapping[str, Any]) -> Path:
+    """``runs/<dataset>/<HxW>/<method>/<key>``."""
+    dataset = str(identity["data"]).split("/", 1)[0]
+    return cell.runs / dataset / str(cell.res) / cell.method / records.key_of(identity)
+
+
+def find_record(cell: Cell, method: Method[Any], dataset: Dataset, key: str) -> records.Record | None:
+    """A kept record of this key."""
+    path = cell.results / dataset.name / str(cell.res) / method.name / f"{key}.json"
+    return records.read_record(path) if path.exists() else None
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before hours are spent.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".lrbench-writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"folder {folder}: cannot be written ({error.strerror}); choose another one") from None
+
+
+@lru_cache(maxsize=64)
+def code_hash(method: str) -> str:
+    """sha256 over the sources that decide a number: the method's file and everything below the commands."""
+    from lrbench.method import source_file
+
+    root = Path(lrbench.__file__).parent
+    beside = ("cli.py", "console.py", "records.py", "bench.py", "__init__.py")
+    paths = [p for p in root.glob("*.py") if p.name not in beside]
+    paths += [p for folder in ("codecs", "models") for p in (root / folder).glob("*.py")]
+    paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
+    digest = hashlib.sha256()
+    for path in [*sorted(paths), source_file(method)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def provenance(method: str, weights_sha: str, seed: int | None, device: str, precision: str) -> records.Provenance:
+    """Versions, device and time of a measurement."""
+    packages = ("torch", "numpy", "opencv-python-headless", "pycocotools", "scikit-learn", "lightning-fabric")
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return records.Provenance(
+        lrbench=lrbench.__version__,
+        commit=commit(),
+        code_hash=code_hash(method) if method else "",
+        versions={"python": platform.python_version(), **{p: version(p) for p in packages}},
+        weights_sha256=weights_sha,
+        seed=seed,
+        device=f"{device} ({name})",
+        precision=precision,
+        threads=torch.get_num_threads(),
+        utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """Commit of the checkout lrbench runs from, with ``+changes`` where files differ; empty for an installed copy."""
+    root = Path(lrbench.__file__).parent
+    try:
+        run = ["git", "-C", str(root)]
+        head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True).stdout
+        return f"{head[:12]}+changes" if dirty.strip() else head[:12]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: allocated on a GPU, resident set of this process on a CPU."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _start_name(cell: Cell, recipe: Recipe) -> str:
+    if cell.start is None:
+        return recipe.start
+    if not cell.start.is_file():
+        raise DataError(f"--start {cell.start}: no such file")
+    return f"sha256:{hashlib.sha256(cell.start.read_bytes()).hexdigest()}"
+
+
+def _starting_weights(cell: Cell, recipe: Recipe, method: Method[Any]) -> dict[str, torch.Tensor] | None:
+    from lrbench.weights import pretrained, read_weights
+
+    if cell.start is not None:
+        tensors = read_weights(cell.start)
+        if not copy_matching(method.build_model().network, tensors):
+            raise DataError(f"--start {cell.start}: none of its {len(tensors)} tensors fits {method.name} at {cell.res}")
+        return tensors
+    return pretrained(method.backbone) if recipe.start == "pretrained" and method.stages else None
+
+
+def _training_of(run: Path) -> records.Training | None:
+    path = run / "settings.json"
+    if not path.is_file():
+        return None
+    identity = json.loads(path.read_text())
+    return records.Training(
+        recipe=identity["recipe"]["name"] if identity["epochs"] else "none",
+        data=identity["data"],
+        data_hash=identity["data_hash"],
+        persons=identity["persons"],
+        epochs=identity["epochs"],
+        batch=identity["recipe"]["batch"] or identity["settings"]["batch"],
+        start=identity["start"],
+        numbers=identity["recipe"],
+    )
+
+
+def _trained(run: Path) -> Trained | None:
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    seconds = sum(line["seconds"] for line in lines)
+    rates = sorted(line["images_per_second"] for line in lines)
+    waits = sum(line["data_wait"] * line["seconds"] for line in lines) / max(seconds, 1e-9)
+    return Trained(run / "weights.safetensors", len(lines), seconds, rates[len(rates) // 2], waits)
+
+
+def _original(dataset: Dataset, results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Truth and results in the coordinates of the original photographs, also for a degraded copy."""
+    truth = json.loads(dataset.annotation_file.read_bytes())
+    if "lrbench" not in truth:
+        return truth, results
+    from lrbench.datasets.degraded import original_annotations, original_results
+
+    return original_annotations(truth), original_results(results, truth)

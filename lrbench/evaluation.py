@@ -1,0 +1,153 @@
+"""From keypoints in image px to COCO's numbers: rescoring, OKS-NMS, pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from lrbench.datasets.coco import PERSON
+from lrbench.records import METRICS, Metrics
+from lrbench.structures import KEYPOINTS, SIGMAS, Predictions
+
+Array = NDArray[np.float64]
+
+CONFIDENT = 0.2
+"""Keypoints above this score count for the score of their person (released HRNet code)."""
+OKS_NMS = 0.9
+"""A person more similar than this to one of higher score is dropped (released HRNet code)."""
+
+
+def rescore(box_score: Array, keypoint_scores: Array, confident: float = CONFIDENT) -> Array:
+    """Box score times the mean of the keypoint scores above a threshold; 0 where none is.
+
+    Args:
+        box_score: (N,)
+        keypoint_scores: (N, K)
+        confident: the threshold.
+    """
+    counted = keypoint_scores > confident
+    total = np.where(counted, keypoint_scores, 0).sum(1)
+    return np.asarray(box_score * total / np.maximum(counted.sum(1), 1))
+
+
+def oks(keypoints: Array, area: float, others: Array, areas: Array) -> Array:
+    """Similarity of one prediction with others, all keypoints counted (released HRNet code).
+
+    Args:
+        keypoints: (K, 2 or more) px.
+        area: px².
+        others: (N, K, 2 or more) px.
+        areas: (N,) px².
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    squared = ((others[:, :, :2] - keypoints[None, :, :2]) ** 2).sum(2)
+    variance = (2 * SIGMAS) ** 2
+    # np.spacing(1) keeps a division by zero areas away, as in pycocotools
+    scaled = squared / variance / ((area + areas) / 2 + np.spacing(1))[:, None] / 2
+    return np.asarray(np.exp(-scaled).mean(1))
+
+
+def oks_nms(keypoints: Array, area: Array, score: Array, threshold: float = OKS_NMS) -> NDArray[np.int64]:
+    """Greedy suppression within one picture: rows to keep, best first.
+
+    Args:
+        keypoints: (N, K, 2 or more) px.
+        area: (N,) px².
+        score: (N,)
+        threshold: rows more similar than this to a kept one are dropped.
+    """
+    order = np.argsort(score)[::-1]  # not stable on purpose: the released code breaks ties this way
+    keep = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        keep.append(best)
+        similarity = oks(keypoints[best], area[best], keypoints[rest], area[rest])
+        order = rest[similarity <= threshold]
+    return np.array(keep, np.int64)
+
+
+def to_results(predictions: Predictions) -> list[dict[str, Any]]:
+    """Rescore, suppress, and lay out as a COCO keypoint result, picture by picture.
+
+    No `bbox` is written: it would change the areas by which pycocotools sorts unmatched detections into AP(M), AP(L).
+    """
+    score = rescore(predictions.box_score, predictions.keypoints[:, :, 2])
+    results = []
+    for image_id in dict.fromkeys(predictions.image_id.tolist()):
+        rows = np.flatnonzero(predictions.image_id == image_id)
+        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows])
+        for row in rows[keep]:
+            results.append(
+                {
+                    "image_id": int(image_id),
+                    "category_id": PERSON,
+                    "keypoints": [float(v) for v in predictions.keypoints[row].ravel()],
+                    "score": float(score[row]),
+                }
+            )
+    return results
+
+
+def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Metrics:
+    """COCO's ten keypoint metrics by pycocotools, as fractions.
+
+    Args:
+        annotations: a COCO keypoint file.
+        results: a COCO keypoint result.
+    """
+    evaluator = _accumulated(annotations, results)
+    if evaluator is None:
+        return Metrics(**dict.fromkeys(METRICS, 0.0))
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.summarize()
+    # pycocotools says -1 where there is no person of that kind
+    return Metrics(**{k: float(v) if v > -1 else None for k, v in zip(METRICS, evaluator.stats, strict=True)})
+
+
+def score_keypoints(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored."""
+    scores: dict[str, float | None] = {}
+    for k, name in enumerate(KEYPOINTS):
+        reduced = []
+        for annotation in annotations["annotations"]:
+            keypoints = np.array(annotation.get("keypoints", np.zeros(3 * len(KEYPOINTS)))).reshape(-1, 3)
+            keypoints[np.arange(len(KEYPOINTS)) != k] = 0
+            count = int(keypoints[k, 2] > 0)
+            reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
+        evaluator = _accumulated({**annotations, "annotations": reduced}, results, areas=("all",))
+        if evaluator is None:
+            scores[name] = 0.0
+            continue
+        precision = evaluator.eval["precision"]
+        counted = precision[precision > -1]
+        scores[name] = float(counted.mean()) if len(counted) else None
+    return scores
+
+
+def _accumulated(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], areas: Sequence[str] | None = None
+) -> Any:
+    if not results:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        # pycocotools writes into what it is given
+        truth.dataset = {**annotations, "annotations": [dict(a) for a in annotations["annotations"]]}
+        truth.createIndex()
+        evaluator = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "keypoints")
+        if areas is not None:
+            chosen = [i for i, label in enumerate(evaluator.params.areaRngLbl) if label in areas]
+            evaluator.params.areaRng = [evaluator.params.areaRng[i] for i in chosen]
+            evaluator.params.areaRngLbl = [evaluator.params.areaRngLbl[i] for i in chosen]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator

@@ -1,0 +1,86 @@
+"""Forward, flip test, decode, map back: persons -> keypoints in image px."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrbench.geometry import apply
+from lrbench.loading import Crops
+from lrbench.method import Codec, Method
+from lrbench.models.network import PoseNetwork
+from lrbench.structures import Predictions, mirror_index
+
+Progress = Callable[[str, int, int, str], None]
+"""(what, done, total, note): called now and then by long work."""
+
+
+def silent(what: str, done: int, total: int, note: str = "") -> None:
+    """Report nothing."""
+
+
+def average(a: Any, b: Any) -> Any:
+    """Mean of two predictions of the same type, field by field."""
+    return type(a)(*(0.5 * (x + y) for x, y in zip(a, b, strict=True)))
+
+
+def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor) -> Any:
+    """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass."""
+    both = model(torch.cat([pixels, pixels.flip(-1)]))
+    n = len(pixels)
+    plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
+    return average(plain, codec.unflip(mirrored, mirror_index(pixels.device)))
+
+
+@torch.inference_mode()
+def predict(
+    method: Method[Any],
+    model: PoseNetwork[Any],
+    crops: Crops,
+    *,
+    flip: bool = True,
+    batch: int = 128,
+    workers: int = 2,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> Predictions:
+    """Estimate the keypoints of persons, in float32 whatever the training precision was.
+
+    Args:
+        method: whose codec reads the prediction.
+        model: with weights.
+        crops: of the persons.
+        flip: average with the mirrored crop.
+        batch: persons per forward pass.
+        workers: threads that cut crops.
+        device: where the model runs.
+        progress: called per batch.
+    """
+    model = model.to(device).eval()
+    persons, total, done, start = crops.persons, len(crops.persons), 0, time.perf_counter()
+    keypoints = np.zeros((total, persons.keypoints.shape[1], 3))
+    for loaded in crops.batches(batch, workers):
+        pixels = loaded.pixels.to(device).float().div_(255)
+        prediction = flip_test(model, method.codec, pixels) if flip else model(pixels)
+        decoded = method.codec.decode(prediction)
+        rows = slice(done, done + len(pixels))
+        keypoints[rows, :, :2] = decoded.xy.cpu().numpy()
+        keypoints[rows, :, 2] = decoded.score.cpu().numpy()
+        done += len(pixels)
+        progress("predict", done, total, f"{done / (time.perf_counter() - start):.0f} images/s")
+    return to_image(crops, keypoints)
+
+
+def to_image(crops: Crops, keypoints: np.ndarray[Any, np.dtype[np.float64]]) -> Predictions:
+    """Keypoints (N, K, 3) in crop px -> predictions in image px; nothing is clipped to the picture."""
+    persons, frame = crops.persons, crops.frame
+    mapped, area = keypoints.copy(), np.zeros(len(persons))
+    for row in range(len(persons)):
+        region = frame.region(persons.box[row], annotated=persons.annotated)
+        mapped[row, :, :2] = apply(frame.to_image(region), keypoints[row, :, :2])
+        area[row] = region.area
+    return Predictions(crops.store.images.id[persons.image], mapped, area, persons.score)

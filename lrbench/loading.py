@@ -1,0 +1,108 @@
+"""Crops in batches, cut by threads ahead of the consumer.
+
+OpenCV releases the interpreter lock while it decodes and warps, so threads are enough, share one store of decoded
+pictures, and leave nothing behind when interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lrbench.augmentation import Augmentation, View, mirror_keypoints
+from lrbench.datasets.images import ImageStore, Pixels
+from lrbench.degradation import Preset, crop
+from lrbench.geometry import Float, Frame, apply
+from lrbench.structures import Batch, Persons
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Persons as crops of a frame.
+
+    Attributes:
+        store: their pictures.
+        persons: whom to crop.
+        frame: size and alignment.
+        preset: how low-resolution pixels are made.
+    """
+
+    store: ImageStore
+    persons: Persons
+    frame: Frame
+    preset: Preset
+
+    def view(self, row: int, augmentation: Augmentation | None, rng: np.random.Generator | None) -> View:
+        """Where the crop of a person lies; augmented where an augmentation and its generator are given."""
+        persons = self.persons
+        region = self.frame.region(persons.box[row], annotated=persons.annotated)
+        if augmentation is None or rng is None:
+            return View(region, 0.0, False)
+        width = int(self.store.images.size[persons.image[row], 1])
+        draws = augmentation.draw(rng)
+        return augmentation.view(self.frame, region, persons.keypoints[row], persons.visible[row], draws, width)
+
+    def sample(self, row: int, view: View) -> tuple[Pixels, Float, Float]:
+        """Pixels (h, w, 3) uint8, keypoints (K, 2) crop px, and flags (K,) of one view of a person."""
+        image = self.store[int(self.persons.image[row])]
+        xy, visible = self.persons.keypoints[row], self.persons.visible[row]
+        matrix = self.frame.matrix(view.region, view.rotation)
+        pixels_matrix = matrix
+        if view.flip:
+            width = image.shape[1]
+            xy, visible = mirror_keypoints(xy, visible, width)
+            # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
+            pixels_matrix = matrix.copy()
+            pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)
+            pixels_matrix[:, 0] = -matrix[:, 0]
+        pixels = crop(image, pixels_matrix, self.frame.size, self.preset)
+        labelled = visible > 0
+        return pixels, np.where(labelled[:, None], apply(matrix, xy), 0.0), labelled
+
+    def batch(
+        self, rows: Sequence[int], augmentation: Augmentation | None = None, seeds: Sequence[Sequence[int]] = ()
+    ) -> Batch:
+        """Crops of some persons; each person's view is drawn from its own generator, so order does not matter."""
+        samples = []
+        for i, row in enumerate(rows):
+            rng = np.random.default_rng(list(seeds[i])) if seeds else None
+            samples.append(self.sample(row, self.view(row, augmentation, rng)))
+        pixels = torch.from_numpy(np.stack([s[0] for s in samples])).permute(0, 3, 1, 2)
+        keypoints = torch.from_numpy(np.stack([s[1] for s in samples])).float()
+        return Batch(pixels, keypoints, torch.from_numpy(np.stack([s[2] for s in samples])).float())
+
+    def batches(self, size: int, workers: int) -> Iterator[Batch]:
+        """All persons in order, unaugmented; the last batch may be smaller."""
+        rows = np.array_split(np.arange(len(self.persons)), np.arange(size, len(self.persons), size))
+        return self._prefetch([(part.tolist(), None, ()) for part in rows], workers)
+
+    def epoch(self, size: int, workers: int, augmentation: Augmentation, seed: int, epoch: int) -> Iterator[Batch]:
+        """One shuffled, augmented pass; what does not fill a batch is left for another epoch."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.persons))
+        full = max(1, len(order) // size)
+        parts = [order[i * size : (i + 1) * size].tolist() for i in range(full)]
+        return self._prefetch([(rows, augmentation, [[seed, epoch, row] for row in rows]) for rows in parts], workers)
+
+    def _prefetch(
+        self, jobs: list[tuple[list[int], Augmentation | None, Sequence[Sequence[int]]]], workers: int
+    ) -> Iterator[Batch]:
+        if workers == 0:
+            for job in jobs:
+                yield self.batch(*job)
+            return
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(self.batch, *job))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
