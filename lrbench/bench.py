@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import platform
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,7 +31,7 @@ from lrbench.degradation import Preset, load_preset
 from lrbench.geometry import Size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
-from lrbench.method import Method, costs, describe, load_method, plain
+from lrbench.method import Method, costs, describe, load_method, plain, reported_labels
 from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
 from lrbench.report import reported
@@ -305,7 +306,9 @@ class Bench:
             row["metrics"] = record.metrics.model_dump()
             row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
             row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
-        row["reported"] = reported.row(method.name, method.backbone, cell.res, cell.sr, record)
+        found = reported.find(reported_labels(method.name), method.backbone, cell.res, cell.sr)
+        if found is not None:
+            row["reported"] = reported.comparison(found, record, backbone=method.backbone)
         return row
 
     def _identity(self, cell: Cell, method: Method[Any], recipe: Recipe, precision: str) -> dict[str, Any]:
@@ -370,6 +373,102 @@ class Bench:
             oks_nms=evaluation.OKS_NMS,
             referee=f"pycocotools {version('pycocotools')}",
         )
+
+
+def evaluate_predictions(
+    path: Path, data: str, split: str, results: Path, *, progress: Progress = silent
+) -> records.Record:
+    """Score a COCO keypoint result of any tool; needs the annotations, no pictures.
+
+    Raises:
+        DataError: the file is none, or belongs to other pictures.
+    """
+    dataset = open_dataset(data, split, need_images=False, progress=progress)
+    rows = _read_results(path, dataset)
+    truth, scored = _original(dataset, rows)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    protocol = records.Protocol(
+        dataset=dataset.name,
+        split=split,
+        data_hash=dataset.hash,
+        boxes="unknown",
+        flip=False,
+        align="unknown",
+        decoder={},
+        degradation={"dataset": dataset.source} if dataset.source else {},
+        rescoring=0.0,
+        oks_nms=1.0,
+        referee=f"pycocotools {version('pycocotools')}",
+    )
+    record = records.Record(
+        key=records.key_of("predictions", protocol.model_dump(), sha),
+        call=records.MethodCall(name="predictions", backbone="", sr="none", res="", settings={"file": path.name}),
+        training=None,
+        protocol=protocol,
+        metrics=evaluation.score(truth, scored),
+        keypoint_ap=evaluation.score_keypoints(truth, scored),
+        counts=records.Counts(
+            images=len(dataset.images.id), persons=len(dataset.persons), crops=0, predictions=len(scored)
+        ),
+        cost=records.Cost(),
+        provenance=provenance("", sha, None, "cpu", "-"),
+        settings={},
+    )
+    records.write_record(results, record, scored)
+    return record
+
+
+def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
+    """What all rows of a comparison share; the seeds are listed."""
+    cell = cells[0]
+    dataset = bench.dataset(cell.data, cell.split)
+    trained = bench.dataset(cell.train_data or cell.data, cell.train_split)
+    recipe = cell.training_recipe()
+    return {
+        "dataset": dataset.name,
+        "split": cell.split,
+        "data_hash": dataset.hash,
+        "n_images": len(dataset.images.id),
+        "n_persons": len(dataset.persons),
+        "train_data": f"{trained.name}/{cell.train_split}",
+        "train_persons": len(trained.persons),
+        "boxes": cell.boxes if cell.boxes == "gt" else Path(cell.boxes).name,
+        "flip": cell.flip,
+        "lr_preset": cell.lr_preset,
+        "degradation": dataset.source or None,
+        "recipe": recipe.name,
+        "recipe_numbers": plain(recipe),
+        "rescoring": evaluation.CONFIDENT,
+        "oks_nms": evaluation.OKS_NMS,
+        "seeds": sorted({c.seed for c in cells}),
+    }
+
+
+def _read_results(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    from lrbench.structures import KEYPOINTS
+
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"predictions {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"predictions {path}: not valid JSON ({error})") from None
+    if not isinstance(rows, list):
+        raise DataError(f"predictions {path}: expected a list of COCO keypoint results, found {type(rows).__name__}")
+    known = set(dataset.images.id.tolist())
+    for number, row in enumerate(rows):
+        where = f"predictions {path}, row {number}"
+        try:
+            image_id, keypoints = int(row["image_id"]), [float(v) for v in row["keypoints"]]
+            finite = all(map(math.isfinite, [*keypoints, float(row["score"])]))
+            int(row["category_id"])
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{where}: expected image_id, category_id, keypoints and score") from None
+        if len(keypoints) != 3 * len(KEYPOINTS) or not finite:
+            raise DataError(f"{where}: expected {3 * len(KEYPOINTS)} finite numbers as keypoints, and a finite score")
+        if image_id not in known:
+            raise DataError(f"{where}: image {image_id} is not in {dataset.name}/{dataset.split}")
+    return rows
 
 
 class MissingWeights(DataError):

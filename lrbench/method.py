@@ -201,18 +201,26 @@ def load_method(
     )
 
 
+def setting_names(name: str) -> list[str]:
+    """Keys that ``--set`` takes for a method.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    sources = _sources()
+    if name not in sources:
+        raise ValueError(unknown("method", name, sources))
+    return [p for p in inspect.signature(sources[name][1]().build).parameters if p not in ("size", "backbone")]
+
+
 def parse_settings(name: str, texts: Iterable[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` texts by the annotations of a method's `build`.
 
     Raises:
         ValueError: no equals sign, an unknown key, or a value of the wrong kind.
     """
-    sources = _sources()
-    if name not in sources:
-        raise ValueError(unknown("method", name, sources))
-    build = sources[name][1]().build
-    hints = typing.get_type_hints(build)
-    allowed = [p for p in inspect.signature(build).parameters if p not in ("size", "backbone")]
+    allowed = setting_names(name)
+    hints = typing.get_type_hints(_sources()[name][1]().build)
     settings: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -35,7 +35,7 @@ from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Wang et al., Pattern Recognition 126, 2022, arXiv:2109.09090"
-REPORTED = ("CAL",)
+REPORTED = ("CAL", "CAL (GMM components=2)")
 """Names under which papers report it."""
 
 OffsetLoss = Literal["l1", "l2", "smooth_l1"]

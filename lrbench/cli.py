@@ -1,0 +1,567 @@
+"""The command line: parse, call the API, print. Heavy imports live inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lrbench.bench import Cell
+    from lrbench.console import Reporter
+    from lrbench.method import Method
+
+FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="lrbench",
+    help="Benchmark for human pose estimation from low-resolution images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Verify a dataset, or make the embedded one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Res = Annotated[str, typer.Option("--res", help="Crop size, HEIGHTxWIDTH.", metavar="HxW")]
+ResList = Annotated[list[str], typer.Option("--res", help="Crop size, HEIGHTxWIDTH; repeatable.", metavar="HxW")]
+Data = Annotated[
+    str,
+    typer.Option("--data", help="synth, coco, or a folder in COCO layout.", envvar="LRBENCH_DATA", metavar="DATA"),
+]
+TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on other data than --data.", metavar="DATA")]
+Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: hrnet_w16 for quick, hrnet_w32 for paper.")]
+Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network.")]
+Preset = Annotated[str, typer.Option("--lr-preset", help="How low-resolution pixels are made.")]
+Boxes = Annotated[str, typer.Option("--boxes", help="gt, or a COCO detection file.", metavar="gt|FILE")]
+Flip = Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored crop.")]
+Split = Annotated[str, typer.Option("--split", help="Split that is scored.")]
+TrainSplit = Annotated[str, typer.Option("--train-split", help="Split that is trained on.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="quick (default on synth) or paper (elsewhere).")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Instead of the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Instead of the recipe's.")]
+Seed = Annotated[int, typer.Option("--seed")]
+SeedList = Annotated[list[int], typer.Option("--seed", help="Repeatable.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option("--precision", help="Of training: 32-true, bf16-mixed ...")]
+Workers = Annotated[int, typer.Option("--workers", help="Threads that cut crops.", min=0)]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of records.")]
+Set = Annotated[list[str], typer.Option("--set", help="Override one number of the method.", metavar="KEY=VALUE")]
+Plugin = Annotated[list[Path], typer.Option("--plugin", help="File that defines a method.", metavar="FILE")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Score these weights instead of a run's.")]
+Start = Annotated[Path | None, typer.Option("--start", help="Weights to begin training with.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of errors.")]
+
+
+@contextmanager
+def errors(verbose: bool = False) -> Iterator[None]:
+    """Turn errors a user can cause into one line on stderr and the right exit code."""
+    from lrbench.datasets.images import DataError
+
+    code, message = 0, ""
+    try:
+        yield
+    except KeyboardInterrupt:
+        code, message = INTERRUPTED, "interrupted; whole epochs and finished files are kept, the same command continues"
+    except DataError as error:
+        code, message = DATA, str(error)
+    except ValueError as error:
+        code, message = USAGE, str(error)
+    except (RuntimeError, FloatingPointError, OSError) as error:
+        if verbose:
+            raise
+        code, message = FAILED, f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+    if code:
+        print(f"lrbench: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="See lrbench ls methods.")],
+    res: Res = "64x48",
+    data: Data = "synth",
+    backbone: Backbone = None,
+    sr: Sr = "none",
+    lr_preset: Preset = "paper",
+    split: Split = "val",
+    train_split: TrainSplit = "train",
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    seed: Seed = 0,
+    start: Start = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Workers = 2,
+    runs: Runs = Path("runs"),
+    settings: Set = [],
+    plugin: Plugin = [],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train one method; the same command continues a run that was stopped."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.bench import Bench, check_writable
+
+        cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, lr_preset=lr_preset,
+                         split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=seed,
+                         start=start, device=device, precision=precision, workers=workers, runs=runs)  # fmt: skip
+        check_writable(runs)
+        report.say(announcement(cell))
+        report.context = cell.method
+        run, trained = Bench(report, workers).train(cell)
+        summary = {
+            "run": str(run),
+            "weights": str(trained.weights),
+            "epochs": trained.epochs,
+            "seconds": round(trained.seconds, 1),
+            "images_per_second": trained.images_per_second,
+            "data_wait": trained.data_wait,
+        }
+        if as_json:
+            print(json.dumps(summary))
+        else:
+            speed = f", {trained.images_per_second:.0f} images/s" if trained.images_per_second else ""
+            wait = f", {100 * trained.data_wait:.1f} % of it waiting for data" if trained.data_wait is not None else ""
+            print(f"{method} {res}: {trained.epochs} epochs in {trained.seconds:.0f} s{speed}{wait}")
+            print(f"run: {run}")
+
+
+@app.command()
+def eval(
+    method: Annotated[str | None, typer.Argument(help="None with --predictions.")] = None,
+    res: Res = "64x48",
+    data: Data = "synth",
+    train_data: TrainData = None,
+    backbone: Backbone = None,
+    sr: Sr = "none",
+    lr_preset: Preset = "paper",
+    boxes: Boxes = "gt",
+    flip: Flip = True,
+    split: Split = "val",
+    train_split: TrainSplit = "train",
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    seed: Seed = 0,
+    weights: Weights = None,
+    start: Start = None,
+    predictions: Annotated[Path | None, typer.Option("--predictions", help="Score a COCO keypoint result.")] = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Workers = 2,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    settings: Set = [],
+    plugin: Plugin = [],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score a trained method, a file of weights, or the result file of another tool, and keep the record."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.bench import Bench, check_writable, evaluate_predictions
+        from lrbench.report.summaries import record_summary
+
+        check_writable(results)
+        if predictions is not None:
+            record = evaluate_predictions(predictions, data, split, results, progress=report)
+        elif method is None:
+            raise ValueError("eval needs a METHOD, or --predictions FILE")
+        else:
+            cell = make_cell(method, res, plugin, settings, data=data, train_data=train_data, backbone=backbone, sr=sr,
+                             lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
+                             recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
+                             device=device, precision=precision, workers=workers, runs=runs, results=results)  # fmt: skip
+            report.context = cell.method
+            record = Bench(report, workers).evaluate(cell)
+        report.close()
+        if as_json:
+            print(json.dumps(record.to_json()))
+        else:
+            show(record_summary(record))
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="See lrbench ls methods.")],
+    res: ResList = ["64x48"],
+    data: Data = "synth",
+    train_data: TrainData = None,
+    backbone: Backbone = None,
+    sr: Sr = "none",
+    lr_preset: Preset = "paper",
+    boxes: Boxes = "gt",
+    flip: Flip = True,
+    split: Split = "val",
+    train_split: TrainSplit = "train",
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    seed: SeedList = [0],
+    start: Start = None,
+    may_train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is missing.")] = True,
+    overwrite: Annotated[str, typer.Option("--overwrite", help="never, failed or always.")] = "never",
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Workers = 2,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    settings: Set = [],
+    plugin: Plugin = [],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train what is missing, score all under one protocol, and print one table beside the papers' numbers."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.bench import Bench, check_writable, protocol_of
+
+        if overwrite not in ("never", "failed", "always"):
+            raise ValueError(f"--overwrite {overwrite}: expected never, failed or always")
+        check_settings(methods, settings, plugin)
+        cells = []
+        for size in res:
+            for name in methods:
+                for number in seed:
+                    cells.append(
+                        make_cell(name, size, plugin, settings, shared=True, data=data, train_data=train_data,
+                                  backbone=backbone, sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split,
+                                  train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=number,
+                                  start=start, device=device, precision=precision, workers=workers, runs=runs,
+                                  results=results)  # fmt: skip
+                    )
+        check_writable(runs)
+        check_writable(results)
+        bench = Bench(report, workers)
+        report.say(announcement(cells[0]))
+        rows = []
+        for number, cell in enumerate(cells, 1):
+            report.context = f"[{number}/{len(cells)}] {cell.method} {cell.res}"
+            rows.append(bench.row(cell, may_train=may_train, overwrite=overwrite))
+        report.close()
+        protocol = protocol_of(bench, cells)
+        if as_json:
+            print(json.dumps({"protocol": protocol, "rows": rows}))
+        else:
+            from lrbench.report.tables import compare_table
+
+            show(compare_table(protocol, rows))
+    if any(row["status"] == "failed" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def ceiling(
+    methods: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    res: ResList = ["64x48"],
+    data: Data = "synth",
+    split: Split = "val",
+    settings: Set = [],
+    plugin: Plugin = [],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """AP of decode(encode(truth)): what a perfect network could reach with each method's codec."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.bench import Bench
+        from lrbench.method import method_names
+        from lrbench.report.summaries import ceiling_table
+
+        bench = Bench(report)
+        check_settings(methods or method_names(), settings, plugin)
+        cells = [
+            make_cell(name, size, [], settings, shared=True, data=data, split=split, recipe="quick")
+            for name in methods or method_names()
+            for size in res
+        ]
+        rows = []
+        for cell in cells:
+            metrics, persons = bench.ceiling(cell)
+            rows.append(
+                {"method": cell.method, "res": str(cell.res), "metrics": metrics.model_dump(), "n_persons": persons}
+            )
+        report.close()
+        dataset = bench.dataset(data, split)
+        title = {"dataset": dataset.name, "split": split, "boxes": "gt", "data_hash": dataset.hash}
+        if as_json:
+            print(json.dumps({"protocol": title, "rows": rows}))
+        else:
+            show(ceiling_table(title, rows))
+
+
+@app.command()
+def degrade(
+    source: Annotated[Path, typer.Argument(help="Dataset in COCO layout.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    preset: Annotated[str, typer.Option("--preset", help="none, paper or antialias.")] = "antialias",
+    level: Annotated[str, typer.Option("--level", help="image or crop.")] = "image",
+    scale: Annotated[float | None, typer.Option("--scale", help="Shrink factor of images.")] = None,
+    res: Annotated[str | None, typer.Option("--res", help="Size of crops, HxW.")] = None,
+    boxes: Annotated[Path | None, typer.Option("--boxes", help="Detection file to map along.")] = None,
+    split: Split = "val",
+    seed: Seed = 0,
+    workers: Workers = 2,
+    verify: Annotated[bool, typer.Option("--verify", help="Recompute and list differences; write nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a low-resolution copy of a dataset, annotations mapped exactly."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.datasets import degraded
+        from lrbench.geometry import Size
+
+        if verify:
+            differences = degraded.verify(out, source)
+            report.close()
+            if as_json:
+                print(json.dumps({"out": str(out), "differences": differences}))
+            else:
+                print("\n".join(differences) or f"{out}: identical")
+            raise typer.Exit(FAILED if differences else 0)
+        manifest = degraded.degrade(
+            source,
+            out,
+            split=split,
+            preset=preset,
+            level=level,
+            scale=scale,
+            size=Size.parse(res) if res else None,
+            seed=seed,
+            workers=workers,
+            boxes=boxes,
+            progress=lambda done, total: report("degrade", done, total),
+        )
+        report.close()
+        if as_json:
+            print(json.dumps(manifest))
+        else:
+            print(f"{out}: {len(manifest['images'])} images, preset {preset}, level {level}")
+
+
+@app.command()
+def plot(
+    results: Annotated[Path, typer.Argument(help="Folder of records.")] = Path("results"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw AP over resolution and AP per keypoint from records."""
+    with errors(verbose):
+        from lrbench.method import reported_labels
+        from lrbench.report.plots import plot as draw
+
+        paths = draw(results, out, labels=reported_labels)
+        print(json.dumps({"files": [str(p) for p in paths]}) if as_json else "\n".join(map(str, paths)))
+
+
+@app.command()
+def describe(
+    method: Annotated[str, typer.Argument()],
+    res: Res = "64x48",
+    backbone: Annotated[str, typer.Option("--backbone")] = "hrnet_w32",
+    sr: Sr = "none",
+    settings: Set = [],
+    plugin: Plugin = [],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Parameters, multiply-adds, shapes and every setting of a method."""
+    with errors(verbose):
+        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, recipe="quick")
+        facts = description(cell.compose(), sr)
+        if as_json:
+            print(json.dumps(facts))
+        else:
+            from rich.pretty import Pretty
+
+            print(f"{facts['method']} {facts['backbone']} {facts['res']}".replace("  ", " "))
+            print(f"parameters {facts['params']:,}, multiply-adds {facts['macs']:,}, outputs {facts['outputs']}")
+            show(Pretty(facts["settings"], expand_all=True))
+
+
+@app.command("ls")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="methods, backbones, degradations, datasets or tables.")] = "methods",
+    plugin: Plugin = [],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List what there is."""
+    with errors(verbose):
+        from lrbench.listing import listing
+
+        rows = listing(kind, plugin)
+        if as_json:
+            print(json.dumps({kind: rows}))
+        else:
+            from lrbench.report.summaries import listing_table
+
+            show(listing_table(kind, rows))
+
+
+@data_app.command("check")
+def data_check(
+    data: Data = "synth",
+    split: Annotated[list[str], typer.Option("--split", help="Repeatable.")] = ["train", "val"],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read every annotation and decode every picture; stop at the first that is wrong."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.datasets import open_dataset
+        from lrbench.datasets.images import read_image
+
+        facts = []
+        for name in split:
+            dataset = open_dataset(data, name, progress=report)
+            for row, path in enumerate(dataset.images.path):
+                height, width = (int(v) for v in dataset.images.size[row])
+                read_image(path, (height, width))
+                report(f"check {name}", row + 1, len(dataset.images.path))
+            facts.append({"dataset": dataset.name, "split": name, "images": len(dataset.images.id),
+                          "persons": len(dataset.persons), "left_out": dict(dataset.dropped),
+                          "hash": dataset.hash})  # fmt: skip
+        report.close()
+        if as_json:
+            print(json.dumps({"splits": facts}))
+        else:
+            for fact in facts:
+                left = ", ".join(f"{n} {reason}" for reason, n in fact["left_out"].items()) or "none"
+                print(f"{fact['dataset']}/{fact['split']}: {fact['images']} images, {fact['persons']} persons to crop; "
+                      f"annotations left out: {left}; hash {fact['hash'][:16]}")  # fmt: skip
+
+
+@data_app.command("synth")
+def data_synth(
+    workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = 2,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the embedded dataset, if it is not there yet, and print where it lies."""
+    with errors(verbose), reporter(quiet) as report:
+        from lrbench.datasets import folder_of
+
+        _, root = folder_of("synth", workers=workers, progress=report)
+        report.close()
+        print(root)
+
+
+@contextmanager
+def reporter(quiet: bool) -> Iterator[Reporter]:
+    """Progress on stderr."""
+    from lrbench.console import Reporter
+
+    with Reporter(quiet) as report:
+        yield report
+
+
+def make_cell(
+    name: str, res: str, plugins: list[Path], settings: list[str], *, shared: bool = False, **options: Any
+) -> Cell:
+    """A cell from options; composed once, so that wrong usage shows before any work begins.
+
+    Args:
+        name: of the method.
+        res: crop size.
+        plugins: files that define methods.
+        settings: ``KEY=VALUE`` texts.
+        shared: the settings are meant for several methods, so each takes those it knows.
+        options: fields of `Cell`.
+    """
+    from lrbench.bench import Cell
+    from lrbench.degradation import load_preset
+    from lrbench.geometry import Size
+    from lrbench.method import load_plugin, parse_settings, setting_names
+
+    for path in plugins:
+        load_plugin(path)
+    if shared:  # `check_settings` has made sure that somebody takes each
+        settings = [s for s in settings if s.partition("=")[0] in setting_names(name)]
+    cell = Cell(method=name, res=Size.parse(res), settings=parse_settings(name, settings), **options)
+    cell.compose()
+    cell.training_recipe()
+    cell.torch_device()
+    load_preset(cell.lr_preset)
+    return cell
+
+
+def check_settings(methods: list[str], settings: list[str], plugins: list[Path]) -> None:
+    """Refuse a setting that none of several methods has.
+
+    Raises:
+        ValueError: there is one, or a method is unknown.
+    """
+    from lrbench.method import load_plugin, setting_names, unknown
+
+    for path in plugins:
+        load_plugin(path)
+    known = sorted({key for name in methods for key in setting_names(name)})
+    for text in settings:
+        if text.partition("=")[0] not in known:
+            raise ValueError(unknown(f"setting of {', '.join(methods)}", text.partition("=")[0], known))
+
+
+def announcement(cell: Cell) -> str:
+    """What is about to run, in one line."""
+    from lrbench.recipes import plan
+
+    recipe, method = cell.training_recipe(), cell.compose()
+    plans = plan(method, recipe)
+    epochs = f"{plans[-1].last} epochs of batch {recipe.batch or method.batch}, " if plans else ""
+    return (
+        f"data {cell.train_data or cell.data}/{cell.train_split} -> {cell.data}/{cell.split}, recipe {recipe.name}: "
+        f"{epochs}{recipe.initialisation} initialisation, {recipe.schedule} schedule, start {recipe.start}, "
+        f"seed {cell.seed}, device {cell.torch_device()}"
+    )
+
+
+def description(method: Method[Any], sr: str) -> dict[str, Any]:
+    """The JSON of `lrbench describe`."""
+    import torch
+
+    from lrbench import method as methods
+
+    model = method.build_model().eval()
+    size = method.frame.size
+    with torch.no_grad():
+        outputs = model(torch.zeros(1, 3, size.height, size.width))
+    params, macs = methods.costs(method)
+    return {
+        "method": method.name,
+        "backbone": method.backbone,
+        "res": str(size),
+        "params": params,
+        "macs": macs,
+        "macs_sr": 0,
+        "outputs": {name: list(value.shape) for name, value in outputs._asdict().items()},
+        "settings": methods.describe(method),
+    }
+
+
+def show(renderable: Any) -> None:
+    """Print a rich renderable on stdout; plain and wide enough in a pipe."""
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
+    console.print(renderable)
+

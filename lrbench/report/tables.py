@@ -1,0 +1,339 @@
+"""Tables for the console and for Markdown.
+
+Measured columns come first. What papers report stands in a group of its own behind a rule, dim and in italics, and
+every way in which its protocol differs from the measured one is a letter there and a line below the table.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lrbench.report.reported import data_in_words, degradation_in_words
+
+ABSENT = "-"
+"""Printed for what was not measured or not reported; never 0 or -1."""
+
+METRIC_COLUMNS = (
+    ("AP", "ap"),
+    ("AP50", "ap50"),
+    ("AP75", "ap75"),
+    ("AP(M)", "ap_m"),
+    ("AP(L)", "ap_l"),
+    ("AR", "ar"),
+)
+"""Headings of the measured metrics and their names in a record."""
+
+EXPENDABLE = ("AP 95% CI", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)")
+"""Columns that give way on a narrow console, in this order, and a line below it says so. ``backbone`` is the
+report's, which a footnote names as well."""
+
+RULED = box.Box("    \n    \n----\n    \n    \n    \n    \n    \n", ascii=True)
+"""A line of hyphens below the heading and nothing else, the same in a terminal, a pipe and a log file."""
+
+Group = Literal["measured", "reported"]
+
+
+@dataclass
+class Column:
+    """One column: heading, cells from top to bottom, and which of the two kinds of numbers it belongs to."""
+
+    heading: str
+    cells: list[str]
+    group: Group = "measured"
+    left: bool = False
+
+
+@dataclass
+class Sheet:
+    """A table before it is drawn.
+
+    Attributes:
+        title: lines above the table: data, protocol.
+        columns: from left to right, those of the reported group last.
+        marks: text of every footnote -> its letter.
+        captions: lines below the footnotes.
+        breaks: rows after which the crop's size changes.
+    """
+
+    title: list[str]
+    columns: list[Column] = field(default_factory=list)
+    marks: dict[str, str] = field(default_factory=dict)
+    captions: list[str] = field(default_factory=list)
+    breaks: set[int] = field(default_factory=set)
+
+    def mark(self, text: str) -> str:
+        """Letter of a footnote; equal texts share one."""
+        return self.marks.setdefault(text, letters(len(self.marks)))
+
+
+class CompareTable:
+    """A comparison for the console; fits itself to the width it is given."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self.sheet = sheet
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Title, table, footnotes; columns of `EXPENDABLE` are left out while the table is too wide."""
+        left_out: list[str] = []
+        unlimited = options.update(width=10_000)
+        gap = 1
+        drawn = _draw(self.sheet, left_out, gap)
+        present = [column.heading for column in self.sheet.columns]
+        for heading in ("", *(name for name in EXPENDABLE if name in present)):
+            if Measurement.get(console, unlimited, drawn).maximum <= options.max_width:
+                break
+            if heading:
+                left_out.append(heading)
+            else:
+                gap = 0
+            drawn = _draw(self.sheet, left_out, gap)
+        for number, line in enumerate(self.sheet.title):
+            yield Text(line, style="bold" if number == 0 else "")
+        yield drawn
+        if self.sheet.marks or self.sheet.captions:
+            yield Text()
+        for text, letter in self.sheet.marks.items():
+            note = Table.grid(padding=(0, 1))
+            note.add_column(no_wrap=True, min_width=2)
+            note.add_column()
+            note.add_row(Text(letter), Text(text))
+            yield Padding(note, (0, 0, 0, 1), expand=False)
+        captions = list(self.sheet.captions)
+        if left_out:
+            names = ["backbone of the report" if name == "backbone" else name for name in left_out]
+            captions.append(f"Too narrow for: {', '.join(names)}.")
+        for line in captions:
+            yield Padding(Text(line, style="dim"), (0, 0, 0, 1), expand=False)
+
+
+def compare_table(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> CompareTable:
+    """Rows of one comparison, for the console.
+
+    Args:
+        protocol: what all rows share. Read are ``dataset``, ``split``, ``boxes``, ``flip``, ``lr_preset``,
+            ``degradation`` (how the images of the dataset were made), ``recipe``, ``train_data`` and
+            ``train_persons``; what is absent is not printed.
+        rows: as ``compare --json`` prints them; metrics are fractions, ``params`` and ``macs`` counts.
+
+    Returns:
+        Something to print with rich.
+    """
+    return CompareTable(_sheet(protocol, rows))
+
+
+def compare_markdown(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of one comparison as GitHub Markdown, reported numbers in italics, footnotes below.
+
+    Args:
+        protocol: as in `compare_table`.
+        rows: as in `compare_table`.
+
+    Returns:
+        Text that ends in a newline.
+    """
+    sheet = _sheet(protocol, rows)
+    headings, aligns, cells = [], [], []
+    marks = next((column.cells for column in sheet.columns if column.heading == ""), [])
+    for column in sheet.columns:
+        if column.heading == "":
+            continue
+        reported = column.group == "reported"
+        headings.append(f"*reported {column.heading}*" if reported else column.heading)
+        aligns.append(":--" if column.left else "--:")
+        values = [_escape(cell) for cell in column.cells]
+        if reported:
+            values = [f"*{value}*" if value not in ("", ABSENT) else value for value in values]
+            if column.heading == "AP":
+                values = [f"{v} <sup>{m}</sup>" if m else v for v, m in zip(values, marks, strict=True)]
+        cells.append(values)
+    first, *others = sheet.title
+    lines = [f"**{_escape(first)}**  ", *(f"{_escape(line)}  " for line in others), ""]
+    lines += [_line(headings), _line(aligns), *(_line(row) for row in zip(*cells, strict=True))]
+    if sheet.marks:
+        lines += ["", *(f"- <sup>{letter}</sup> {_escape(text)}" for text, letter in sheet.marks.items())]
+    if sheet.captions:
+        lines += ["", *(f"{_escape(line)}  " for line in sheet.captions)]
+    return "\n".join(lines) + "\n"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent with one decimal; `ABSENT` for None and for COCO's -1, which means the same."""
+    return ABSENT if fraction is None or fraction < 0 else f"{100 * fraction:.1f}"
+
+
+def letters(index: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    alphabet = string.ascii_lowercase
+    head, tail = divmod(index, len(alphabet))
+    return (letters(head - 1) if head else "") + alphabet[tail]
+
+
+def protocol_in_words(protocol: Mapping[str, Any]) -> str:
+    """Boxes, flip test, pixels and training of a comparison, as far as they are given, in one line."""
+    parts = []
+    if protocol.get("boxes"):
+        parts.append("GT boxes" if protocol["boxes"] == "gt" else f"boxes from {protocol['boxes']}")
+    if protocol.get("flip") is not None:
+        parts.append("flip test" if protocol["flip"] else "no flip test")
+    if protocol.get("lr_preset") or protocol.get("degradation"):
+        name = degradation_in_words({"crop": protocol.get("lr_preset"), "dataset": protocol.get("degradation")})
+        parts.append("plain crops" if name == "paper" else f"pixels: {name}")
+    if protocol.get("recipe"):
+        parts.append(f"recipe {protocol['recipe']}")
+    if protocol.get("train_data"):
+        persons = f" ({protocol['train_persons']} persons)" if protocol.get("train_persons") is not None else ""
+        parts.append(f"trained on {protocol['train_data']}{persons}")
+    return "; ".join(parts)
+
+
+def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sheet:
+    persons = _distinct(row.get("n_persons") for row in rows if row.get("metrics"))
+    sizes = _distinct(row.get("res") for row in rows)
+    seeds = _distinct(row.get("seed") for row in rows)
+    upscalers = _distinct(row.get("sr") for row in rows)
+    sheet = Sheet(_title(protocol, persons, sizes, seeds, upscalers))
+
+    sheet.columns.append(Column("Method", [_method(sheet, row, persons) for row in rows], left=True))
+    sheet.columns.append(Column("Backbone", [row.get("backbone") or ABSENT for row in rows], left=True))
+    if len(sizes) > 1:
+        sheet.columns.append(Column("Size", [row.get("res") or ABSENT for row in rows], left=True))
+        sheet.breaks = {i for i in range(len(rows) - 1) if rows[i].get("res") != rows[i + 1].get("res")}
+    if len(upscalers) > 1:
+        sheet.columns.append(Column("Upscaler", [row.get("sr") or "none" for row in rows], left=True))
+    if len(seeds) > 1:
+        given = [row.get("seed") for row in rows]
+        sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
+    sheet.columns.append(Column("Params (M)", [_scaled(row.get("params"), 1e6, 1) for row in rows]))
+    sheet.columns.append(Column("GMACs", [_scaled(row.get("macs"), 1e9, 2) for row in rows]))
+    for heading, name in METRIC_COLUMNS:
+        sheet.columns.append(Column(heading, [percent((row.get("metrics") or {}).get(name)) for row in rows]))
+    if any((row.get("ci95") or {}).get("ap") for row in rows):
+        sheet.columns.append(Column("AP 95% CI", [_interval(row) for row in rows]))
+    _add_reported(sheet, rows)
+    return sheet
+
+
+def _title(
+    protocol: Mapping[str, Any], persons: list[Any], sizes: list[Any], seeds: list[Any], upscalers: list[Any]
+) -> list[str]:
+    scored = persons[0] if len(persons) == 1 else None
+    data = "unnamed data"
+    if protocol.get("dataset"):
+        data = data_in_words(str(protocol["dataset"]), str(protocol.get("split") or ""), scored)
+    line = f"Measured on {data}"
+    if scored is not None and not data[0].isdigit():
+        line += f", {scored} persons"
+    details = [f"crops {', '.join(map(str, sizes))}"] if sizes else []
+    details += [words] if (words := protocol_in_words(protocol)) else []
+    if seeds:
+        details.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}")
+    if len(upscalers) == 1 and upscalers != ["none"]:
+        details.append(f"upscaler {upscalers[0]}")
+    return [line, "; ".join(details)] if details else [line]
+
+
+def _method(sheet: Sheet, row: Mapping[str, Any], persons: list[Any]) -> str:
+    """Name of the method, with a letter when the row has no numbers or was scored on other persons than the rest."""
+    name = str(row.get("method") or ABSENT)
+    if row.get("status", "done") != "done":
+        reason = str(row.get("reason") or "no reason given").strip()
+        letter = sheet.mark(f"{name}: {row['status']}, {reason}")
+        return f"{name} ({letter})"
+    if len(persons) > 1 and row.get("n_persons") is not None:
+        letter = sheet.mark(f"scored on {row['n_persons']} persons")
+        return f"{name} ({letter})"
+    return name
+
+
+def _add_reported(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
+    reported = [row.get("reported") or {} for row in rows]
+    if not any(reported):
+        return
+    sheet.columns.append(Column("AP", [percent(given.get("ap")) for given in reported], "reported"))
+    marks = [[sheet.mark(text) for text in given.get("protocol_differs") or ()] for given in reported]
+    sheet.columns.append(
+        Column("", [("" if max(map(len, m), default=1) == 1 else ",").join(m) for m in marks], "reported", left=True)
+    )
+    if any(given.get("delta_ap") is not None for given in reported):
+        sheet.columns.append(Column("diff", [_signed(given.get("delta_ap")) for given in reported], "reported"))
+    if any(_other_backbone(row, given) for row, given in zip(rows, reported, strict=True)):
+        cells = [_other_backbone(row, given) for row, given in zip(rows, reported, strict=True)]
+        sheet.columns.append(Column("backbone", cells, "reported", left=True))
+    for source in dict.fromkeys(_source(given) for given in reported if given):
+        sheet.captions.append(f"Reported, not measured here: {source}.")
+
+
+def _other_backbone(row: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Backbone of the report where it is among the differences."""
+    differs = any(str(text).startswith("backbone:") for text in given.get("protocol_differs") or ())
+    return str(given.get("backbone") or ABSENT) if differs and row.get("backbone") else ""
+
+
+def _source(given: Mapping[str, Any]) -> str:
+    table = str(given.get("table") or "")
+    source = f"{given.get('source', 'unknown source')}, {f'table {table}' if table.isdigit() else table}".rstrip(", ")
+    scored = " ".join(filter(None, (given.get("dataset"), given.get("split"))))
+    return f"{source} ({', '.join(filter(None, (scored, given.get('boxes'))))})"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    bounds = (row.get("ci95") or {}).get("ap")
+    return f"{percent(bounds[0])}..{percent(bounds[1])}" if bounds else ABSENT
+
+
+def _signed(fraction: float | None) -> str:
+    return ABSENT if fraction is None else f"{100 * fraction:+.1f}"
+
+
+def _scaled(count: float | None, unit: float, decimals: int) -> str:
+    return ABSENT if count is None else f"{count / unit:.{decimals}f}"
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(value for value in values if value is not None and value != ""))
+
+
+def _draw(sheet: Sheet, left_out: Sequence[str], gap: int) -> Table:
+    drawn = Table(box=RULED, pad_edge=False, padding=(0, 0, 0, gap), show_edge=False)
+    shown = [column for column in sheet.columns if column.heading == "" or column.heading not in left_out]
+    ruled = False
+    grid: list[list[str]] = []
+    for column in shown:
+        reported = column.group == "reported"
+        if reported and not ruled:
+            ruled = True
+            drawn.add_column(Text("|\n|"), no_wrap=True, style="dim")
+            grid.append(["|"] * len(column.cells))
+        heading = column.heading.replace(" ", "\n", 1)
+        if reported:
+            heading = f"reported\n{heading}" if column.heading == "AP" else f"\n{heading}"
+        drawn.add_column(
+            Text(heading if "\n" in heading else f"\n{heading}", justify="left" if column.left else "right"),
+            justify="left" if column.left else "right",
+            style="dim italic" if reported else "bold" if column.heading == "AP" else "",
+            header_style="dim italic" if reported else "bold",
+            no_wrap=True,
+            min_width=max(map(len, [*heading.split("\n"), *column.cells])),
+        )
+        grid.append(column.cells)
+    for number, cells in enumerate(zip(*grid, strict=True)):
+        drawn.add_row(*(Text(cell) for cell in cells), end_section=number in sheet.breaks)
+    return drawn
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("\n", " ")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
