@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrbench.geometry import Float, Frame, Region
 from lrbench.structures import UPPER_BODY, mirror_order
@@ -76,7 +77,7 @@ class Augmentation:
         return View(Region(center, region.side * factor), rotation, bool(flip))
 
 
-def half_body(frame: Frame, region: Region, keypoints: Float, labelled: Float, *, upper: bool) -> Region:
+def half_body(frame: Frame, region: Region, keypoints: Float, labelled: NDArray[np.bool_], *, upper: bool) -> Region:
     """Region around the upper or the lower half of a body; the given one where too few keypoints are labelled.
 
     `upper` is wanted when a *normal* deviate is below 0.5, so for 69 % of the views (released HRNet code).

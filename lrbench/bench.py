@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import math
 import platform
@@ -110,7 +109,9 @@ class Cell:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} {value}: expected at least 1")
-        recipe = load_recipe(self.recipe or ("quick" if (self.train_data or self.data) == "synth" else "paper"), self.res)
+        recipe = load_recipe(
+            self.recipe or ("quick" if (self.train_data or self.data) == "synth" else "paper"), self.res
+        )
         given = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
         return dataclasses.replace(recipe, **given)
 
@@ -125,7 +126,9 @@ class Cell:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"--device {self.device}: expected auto, cpu or cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
+            raise ValueError(
+                "--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch"
+            )
         return self.device
 
 
@@ -150,7 +153,9 @@ class Bench:
             self._datasets[key] = open_dataset(data, split, workers=self.workers, progress=self.progress)
         return self._datasets[key]
 
-    def crops(self, data: str, split: str, method: Method[Any], preset: Preset, persons: Persons | None = None) -> Crops:
+    def crops(
+        self, data: str, split: str, method: Method[Any], preset: Preset, persons: Persons | None = None
+    ) -> Crops:
         """Persons of a split as crops of a method."""
         dataset = self.dataset(data, split)
         store = self._stores.setdefault((data, split), ImageStore(dataset.images))
@@ -344,8 +349,8 @@ class Bench:
         weights = run / "weights.safetensors"
         if not weights.exists():
             raise MissingWeights(
-                f"{method.name} at {cell.res} has no finished run in {cell.runs}; "
-                f"run: lrbench train {method.name} --res {cell.res} --data {cell.train_data or cell.data}, or give --weights"
+                f"{method.name} at {cell.res} has no finished run of these settings in {cell.runs}; run lrbench train "
+                f"{method.name} --res {cell.res} --data {cell.train_data or cell.data}, or give --weights"
             )
         return weights, _training_of(run), _trained(run)
 
@@ -555,7 +560,9 @@ def commit() -> str:
     try:
         run = ["git", "-C", str(root)]
         head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True).stdout
+        dirty = subprocess.run(
+            [*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True
+        ).stdout
         return f"{head[:12]}+changes" if dirty.strip() else head[:12]
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -582,7 +589,9 @@ def _starting_weights(cell: Cell, recipe: Recipe, method: Method[Any]) -> dict[s
     if cell.start is not None:
         tensors = read_weights(cell.start)
         if not copy_matching(method.build_model().network, tensors):
-            raise DataError(f"--start {cell.start}: none of its {len(tensors)} tensors fits {method.name} at {cell.res}")
+            raise DataError(
+                f"--start {cell.start}: none of its {len(tensors)} tensors fits {method.name} at {cell.res}"
+            )
         return tensors
     return pretrained(method.backbone) if recipe.start == "pretrained" and method.stages else None
 

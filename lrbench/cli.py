@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lrbench.method import Method
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
+Overwrite = Literal["never", "failed", "always"]
+Level = Literal["image", "crop"]
 
 app = typer.Typer(
     name="lrbench",
@@ -185,10 +187,11 @@ def eval(
         elif method is None:
             raise ValueError("eval needs a METHOD, or --predictions FILE")
         else:
-            cell = make_cell(method, res, plugin, settings, data=data, train_data=train_data, backbone=backbone, sr=sr,
-                             lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
+            cell = make_cell(method, res, plugin, settings, data=data, train_data=train_data, backbone=backbone,
+                             sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
                              recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
-                             device=device, precision=precision, workers=workers, runs=runs, results=results)  # fmt: skip
+                             device=device, precision=precision, workers=workers, runs=runs,
+                             results=results)  # fmt: skip
             report.context = cell.method
             record = Bench(report, workers).evaluate(cell)
         report.close()
@@ -217,7 +220,7 @@ def compare(
     seed: SeedList = [0],
     start: Start = None,
     may_train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is missing.")] = True,
-    overwrite: Annotated[str, typer.Option("--overwrite", help="never, failed or always.")] = "never",
+    overwrite: Annotated[Overwrite, typer.Option("--overwrite", help="Score again what has a record.")] = "never",
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 2,
@@ -233,20 +236,17 @@ def compare(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable, protocol_of
 
-        if overwrite not in ("never", "failed", "always"):
-            raise ValueError(f"--overwrite {overwrite}: expected never, failed or always")
         check_settings(methods, settings, plugin)
         cells = []
         for size in res:
             for name in methods:
                 for number in seed:
-                    cells.append(
-                        make_cell(name, size, plugin, settings, shared=True, data=data, train_data=train_data,
-                                  backbone=backbone, sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split,
-                                  train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=number,
-                                  start=start, device=device, precision=precision, workers=workers, runs=runs,
-                                  results=results)  # fmt: skip
-                    )
+                    cell = make_cell(name, size, plugin, settings, shared=True, data=data, train_data=train_data,
+                                     backbone=backbone, sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip,
+                                     split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
+                                     seed=number, start=start, device=device, precision=precision, workers=workers,
+                                     runs=runs, results=results)  # fmt: skip
+                    cells.append(cell)
         check_writable(runs)
         check_writable(results)
         bench = Bench(report, workers)
@@ -312,7 +312,7 @@ def degrade(
     source: Annotated[Path, typer.Argument(help="Dataset in COCO layout.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     preset: Annotated[str, typer.Option("--preset", help="none, paper or antialias.")] = "antialias",
-    level: Annotated[str, typer.Option("--level", help="image or crop.")] = "image",
+    level: Annotated[Level, typer.Option("--level")] = "image",
     scale: Annotated[float | None, typer.Option("--scale", help="Shrink factor of images.")] = None,
     res: Annotated[str | None, typer.Option("--res", help="Size of crops, HxW.")] = None,
     boxes: Annotated[Path | None, typer.Option("--boxes", help="Detection file to map along.")] = None,
@@ -431,7 +431,7 @@ def data_check(
         from lrbench.datasets import open_dataset
         from lrbench.datasets.images import read_image
 
-        facts = []
+        facts: list[dict[str, Any]] = []
         for name in split:
             dataset = open_dataset(data, name, progress=report)
             for row, path in enumerate(dataset.images.path):
@@ -564,4 +564,3 @@ def show(renderable: Any) -> None:
 
     console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
     console.print(renderable)
-

@@ -206,7 +206,7 @@ class Grid:
 def invert(matrix: Float) -> Float:
     """Inverse of an affine map: (2, 3) -> (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([linear, -linear @ matrix[:, 2]])
+    return np.asarray(np.column_stack([linear, -linear @ matrix[:, 2]]), np.float64)
 
 
 def apply(matrix: Float, points: Float) -> Float:
@@ -214,10 +214,10 @@ def apply(matrix: Float, points: Float) -> Float:
     if matrix.ndim == 3:
         shape = (len(matrix),) + (1,) * (points.ndim - 2)
         linear, shift = matrix[:, :, :2], matrix[:, :, 2].reshape(*shape, 2)
-        return np.einsum("nij,n...j->n...i", linear, points) + shift
+        return np.asarray(np.einsum("nij,n...j->n...i", linear, points) + shift)
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
 
 
 def rescale(points: Float, scale: tuple[float, float]) -> Float:
     """Move pixel-index coordinates (..., 2) into an image whose sides were multiplied by `scale` (x, y)."""
-    return (points + 0.5) * np.asarray(scale) - 0.5
+    return np.asarray((points + 0.5) * np.asarray(scale) - 0.5)

@@ -128,7 +128,8 @@ def load_plugin(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"plugin {path}: no such file")
     spec = importlib.util.spec_from_file_location(f"lrbench_plugin_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -160,7 +161,11 @@ def list_methods() -> list[Listing]:
 
 
 def load_method(
-    name: str, size: Size | tuple[int, int] = (64, 48), backbone: str = "hrnet_w32", sr: str | None = None, **settings: Any
+    name: str,
+    size: Size | tuple[int, int] = (64, 48),
+    backbone: str = "hrnet_w32",
+    sr: str | None = None,
+    **settings: Any,
 ) -> Method[Any]:
     """Compose a method.
 

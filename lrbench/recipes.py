@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,15 +37,23 @@ class Recipe:
     batch: int | None
     initialisation: Initialisation
     schedule: Literal["paper", "cosine"]
+    augmentation: Augmentation
     peak_rate: float = 0.0
     warm_up: int = 0
     loss_scale: float = 1.0
-    augmentation: Augmentation = Augmentation()
     select: Literal["last", "best"] = "last"
     start: Literal["scratch", "pretrained"] = "scratch"
 
 
-PAPER = Recipe(name="paper", epochs=None, batch=None, initialisation="paper", schedule="paper", select="best")
+PAPER = Recipe(
+    name="paper",
+    epochs=None,
+    batch=None,
+    initialisation="paper",
+    schedule="paper",
+    augmentation=Augmentation(),
+    select="best",
+)
 """The papers' epochs, batch sizes and rates; from scratch, because ImageNet weights cannot be shipped."""
 
 QUICK = Recipe(
@@ -116,8 +125,6 @@ def learning_rate(recipe: Recipe, plans: list[Plan], epoch: int, step: int, step
         step: counted over the whole run.
         steps_per_epoch: full batches of the training split.
     """
-    import math
-
     if recipe.schedule == "cosine":
         total = plans[-1].last * steps_per_epoch
         if step < recipe.warm_up:

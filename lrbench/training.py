@@ -125,7 +125,9 @@ def train(
             prefixes = current.stage.train_only
             parameter.requires_grad_(not prefixes or name.startswith(prefixes))
         for epoch in range(max(current.first, len(history)), current.last):
-            line = _epoch(method, wrapped, optimizer, fabric, crops, recipe, plans, epoch, steps, batch, seed, workers, progress)
+            line = _epoch(
+                method, wrapped, optimizer, fabric, crops, recipe, plans, epoch, steps, batch, seed, workers, progress
+            )
             if validate is not None and recipe.select == "best":
                 line["val_ap"] = validate(model)
                 if best is None or line["val_ap"] > best:
@@ -190,7 +192,9 @@ def _epoch(
         elapsed = time.perf_counter() - begin
         speed = (i + 1) * batch / elapsed
         left = (total - step - 1) * batch / speed
-        progress("train", step + 1, total, f"loss {sums['loss'] / (i + 1):.4g}, {speed:.0f} images/s, {left:.0f} s left")
+        progress(
+            "train", step + 1, total, f"loss {sums['loss'] / (i + 1):.4g}, {speed:.0f} images/s, {left:.0f} s left"
+        )
     seconds = time.perf_counter() - begin
     means = {name: value / steps for name, value in sums.items()}
     return {
@@ -230,7 +234,9 @@ def _resume(run: Path, model: PoseNetwork[Any], optimizer: torch.optim.Optimizer
         return list(json.loads(state["history"]))
     except Exception as error:  # torch raises many kinds for a damaged file
         first = str(error).split("\n", 1)[0]
-        raise TrainingError(f"run folder {run}: state.pt is damaged ({first}); remove the folder to start again") from None
+        raise TrainingError(
+            f"run folder {run}: state.pt is damaged ({first}); remove the folder to start again"
+        ) from None
 
 
 def _checkpoint(

@@ -288,7 +288,7 @@ def _blur_matrix(n: int, kernel: int, border: str) -> np.ndarray[tuple[int, int]
         for tap, value in enumerate(taps):
             column = row + tap - kernel // 2
             if border == "reflect" and n > 1:
-                column = abs(math.remainder(column, 2 * (n - 1)))
+                column = int(abs(math.remainder(column, 2 * (n - 1))))
             if 0 <= column < n:
-                matrix[row, int(column)] += value
+                matrix[row, column] += value
     return matrix

@@ -1,7 +1,7 @@
 """Heatmap plus offset codec: a coarse cell from a heatmap, the rest of the way from an offset field.
 
-The ancestor is G-RMI; UDP uses it with a disc and blurs, CAL with a Gaussian and neither. Letters: B batch, K keypoints,
-H W cells.
+The ancestor is G-RMI; UDP uses it with a disc and blurs, CAL with a Gaussian and neither. Letters: B batch,
+K keypoints, H W cells.
 """
 
 from __future__ import annotations

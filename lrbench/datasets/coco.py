@@ -48,7 +48,9 @@ class Dataset:
         """sha256 over the annotation file and over the name and length of every picture."""
         digest = hashlib.sha256(self.annotation_file.read_bytes())
         for path in self.images.path:
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode() if path.exists() else f"{path.name} -\n".encode())
+            digest.update(
+                f"{path.name} {path.stat().st_size}\n".encode() if path.exists() else f"{path.name} -\n".encode()
+            )
         return digest.hexdigest()
 
     @cached_property
@@ -81,9 +83,7 @@ def find_images(root: Path, split: str) -> Path:
         DataError: none of them exists.
     """
     candidates = [
-        root / folder
-        for name in (split, f"{split}2017")
-        for folder in (f"images/{name}", f"{name}/images", name)
+        root / folder for name in (split, f"{split}2017") for folder in (f"images/{name}", f"{name}/images", name)
     ] + [root / "images"]
     for folder in candidates:
         if folder.is_dir():
@@ -130,7 +130,8 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
 def read_detections(path: Path, images: Images) -> Persons:
     """Read a COCO bbox result file as boxes to estimate poses in.
 
-    Only persons count. No score threshold and no box suppression, as the published evaluations do; no clipping to the picture.
+    Only persons count. No score threshold and no box suppression, as the published evaluations do;
+    no clipping to the picture.
 
     Raises:
         DataError: not such a file, an unknown picture, or a box without extent.
@@ -259,7 +260,9 @@ def _persons(annotations: list[dict[str, Any]], images: Images, path: Path) -> t
         if reason:
             dropped[reason] += 1
     if not rows:
-        raise DataError(f"{path}: no labelled person among {len(annotations)} annotations; nothing to train or score on")
+        raise DataError(
+            f"{path}: no labelled person among {len(annotations)} annotations; nothing to train or score on"
+        )
     keypoints = np.stack([r[3] for r in rows])
     visible = keypoints[:, :, 2].astype(np.int8)
     persons = Persons(

@@ -26,11 +26,11 @@ from lrbench.models.hrnet import (
     Fusion,
     HRNetSpec,
     HRNetTrunk,
+    Transition,
     resolve_fusion,
     stage4_channels,
 )
 from lrbench.models.hrnet import Stage as ExchangeStage
-from lrbench.models.hrnet import Transition
 from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
@@ -97,9 +97,7 @@ def build(
         raise ValueError(f"components={components}: expected 1, 2 or 3")
     fusion = resolve_fusion(fusion, size)
     frame = Frame(size, "corner")
-    loss = partial(
-        cal_loss, unit=unit, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma
-    )
+    loss = partial(cal_loss, unit=unit, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma)
     first = partial(loss, mask=fixed, components=0)
     final = partial(loss, mask=fixed, components=components if mask == "mgm" else 0)
     schedule: tuple[Stage[OffsetMaps], ...] = (
@@ -240,13 +238,14 @@ def displacement_density(displacement: Tensor, components: int) -> Tensor:
         covariance = covariance + 1e-6 * torch.eye(2, dtype=covariance.dtype, device=covariance.device)
         away = points - mean
         squared = (away @ torch.linalg.inv(covariance) * away).sum(-1)
-        return torch.exp(-0.5 * squared) / (2 * torch.pi * torch.linalg.det(covariance).sqrt())
+        volume: Tensor = 2 * torch.pi * torch.linalg.det(covariance).sqrt()
+        return torch.exp(-0.5 * squared) / volume
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(components, covariance_type="full", random_state=0).fit(displacement.cpu().numpy())
     # the grid has to be float: scikit-learn truncates the Mahalanobis term of an integer one
     log = mixture.score_samples(points.reshape(-1, 2).cpu().numpy())
-    return torch.from_numpy(log).exp().view(points.shape[:2]).to(displacement.device)
+    return torch.as_tensor(log).exp().view(points.shape[:2]).to(displacement.device)
 
 
 class Head(nn.Module):
@@ -318,5 +317,4 @@ def cal_network(
 def paired(outputs: tuple[Tensor, Tensor]) -> OffsetMaps:
     """Heatmaps and (B, 2K, H, W) offsets -> maps."""
     heatmap, offset = outputs
-    return OffsetMaps(heatmap, offset.unflatten(1, (-1, 2)))
-
+    return OffsetMaps(heatmap, offset.reshape(len(offset), -1, 2, *offset.shape[-2:]))

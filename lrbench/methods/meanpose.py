@@ -1,4 +1,4 @@
-"""Mean pose: the training set's average pose in the crop, without a network. The floor that a number is read against."""
+"""Mean pose: the training set's average pose in the crop, without a network; the floor of every comparison."""
 
 from __future__ import annotations
 

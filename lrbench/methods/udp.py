@@ -58,7 +58,7 @@ def build(
         blur = 7 if blur_heatmap is None else blur_heatmap
         refine: Refinement = partial(taylor_step_udp, blur=blur) if blur else argmax
         codec: Any = Heatmap(grid=grid, sigma=sigma, center="exact", window=True, refine=refine)
-        network = partial(heatmap_hrnet, backbone=backbone, size=size, fusion=fusion)
+        network: Any = partial(heatmap_hrnet, backbone=backbone, size=size, fusion=fusion)
         stages = (Stage(epochs=210, loss=heatmap_loss, milestones=(170, 200)),)
         settings: dict[str, Any] = {"sigma": sigma, "blur_heatmap": blur}
     else:
@@ -109,5 +109,5 @@ def offset_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Off
 
 def interleaved(maps: Tensor) -> OffsetMaps:
     """(B, 3K, H, W), per keypoint class, x, y -> maps."""
-    maps = maps.unflatten(1, (-1, 3))
+    maps = maps.reshape(len(maps), -1, 3, *maps.shape[-2:])
     return OffsetMaps(maps[:, :, 0], maps[:, :, 1:])

@@ -152,7 +152,8 @@ class Module(nn.Module):
             for i, c in zip(inputs, channels, strict=True)
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(self._path(channels, j, i, widen) for j in range(len(channels))) for i in range(outputs)
+            nn.ModuleList([self._path(channels, j, i, widen) for j in range(len(channels))])  # type: ignore[misc]
+            for i in range(outputs)
         )
 
     @staticmethod
@@ -175,6 +176,7 @@ class Module(nn.Module):
         for i, row in enumerate(self.fuse_layers):
             size = branches[i].shape[-2:]
             total: Tensor | None = None
+            assert isinstance(row, nn.ModuleList)
             for j, (path, x) in enumerate(zip(row, branches, strict=True)):
                 y = x if path is None else path(x)
                 if j > i:
@@ -224,7 +226,7 @@ class Transition(nn.ModuleList):
                 paths.append(conv_bn(before[i], channels, 1, relu=True) if before[i] != channels else None)
             else:
                 paths.append(nn.Sequential(conv_bn(before[-1], channels, 2, relu=True)))
-        super().__init__(paths)
+        super().__init__(paths)  # type: ignore[arg-type]  # torch registers None as an absent module
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         """Branches of one stage -> those of the next."""

@@ -30,6 +30,9 @@ class PoseNetwork(nn.Module, Generic[P]):
         pack: turns the network's output into the codec's tuple.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, pack: Callable[..., P]) -> None:
         super().__init__()
         self.network = network

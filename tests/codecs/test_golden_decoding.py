@@ -27,7 +27,10 @@ def inputs(golden, cells):
 
 def tensors(maps):
     plain = torch.from_numpy(maps["heatmap"]), torch.from_numpy(maps["offset"]).unflatten(1, (-1, 2))
-    mirrored = torch.from_numpy(maps["heatmap_of_mirrored"]), torch.from_numpy(maps["offset_of_mirrored"]).unflatten(1, (-1, 2))
+    mirrored = (
+        torch.from_numpy(maps["heatmap_of_mirrored"]),
+        torch.from_numpy(maps["offset_of_mirrored"]).unflatten(1, (-1, 2)),
+    )
     return plain, mirrored
 
 

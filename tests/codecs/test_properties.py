@@ -13,8 +13,8 @@ METHODS = [row.name for row in list_methods()]
 SIZES = ["64x48", "96x72", "128x96", "192x144", "256x192", "384x288"]
 cases = pytest.mark.parametrize(("name", "size"), [(m, s) for m in METHODS for s in SIZES])
 
-# px of the crop, per axis, for keypoints inside the map. hrnet: half a cell of stride 4, because its targets are rounded
-# to cells; dark: up to three quarters of a cell near the border, where its guard forbids the step or its zero padding
+# px of the crop, per axis, for keypoints inside the map. hrnet: half a cell of stride 4, as its targets are rounded to
+# cells; dark: up to three quarters of a cell near the border, where its guard forbids the step or its zero padding
 # bends the map; udp: without its blurs, which have a test of their own
 ERROR = {"hrnet": 2.0, "dark": 3.2, "udp": 1e-3, "cal": 1e-3, "meanpose": 0.0}
 

@@ -77,7 +77,8 @@ def test_training_step_in_float64(golden, name):
     n, _, h, w = facts["input"]
     results = outputs(network.train()(torch.from_numpy(golden.image(n, h, w)).double()))
     loss = sum(
-        (out * torch.from_numpy(golden.normal(f"cotangent:{i}", tuple(out.shape)))).mean() for i, out in enumerate(results)
+        (out * torch.from_numpy(golden.normal(f"cotangent:{i}", tuple(out.shape)))).mean()
+        for i, out in enumerate(results)
     )
     loss.backward()
     facts = facts["train"]

@@ -1,0 +1,63 @@
+"""The commands as functions: same names, same options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrbench.bench import Bench, Cell, Overwrite, protocol_of
+from lrbench.geometry import Size
+from lrbench.inference import Progress, silent
+from lrbench.records import Record
+
+
+def train(method: str, res: str = "64x48", *, progress: Progress = silent, **options: Any) -> Path:
+    """Train one method, or continue or find its run; returns the run's folder.
+
+    Args:
+        method: name.
+        res: ``HxW``.
+        progress: called with (what, done, total, note).
+        options: other fields of `lrbench.bench.Cell`, for example ``data``, ``recipe``, ``seed``, ``runs``.
+
+    Raises:
+        ValueError: wrong usage.
+        lrbench.training.TrainingError: training cannot go on.
+    """
+    run, _ = Bench(progress).train(Cell(method=method, res=Size.parse(res), **options))
+    return run
+
+
+def evaluate(method: str, res: str = "64x48", *, progress: Progress = silent, **options: Any) -> Record:
+    """Score a trained method, or a file of weights (``weights=``), and keep the record.
+
+    Args, Raises: see `train`.
+    """
+    return Bench(progress).evaluate(Cell(method=method, res=Size.parse(res), **options))
+
+
+def compare(
+    methods: Sequence[str],
+    res: str | Sequence[str] = "64x48",
+    *,
+    seeds: Sequence[int] = (0,),
+    may_train: bool = True,
+    overwrite: Overwrite = "never",
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train what is missing, score all under one protocol; returns ``{"protocol": ..., "rows": [...]}``.
+
+    Args, Raises: see `train`.
+    """
+    bench = Bench(progress)
+    sizes = [res] if isinstance(res, str) else list(res)
+    cells = [
+        Cell(method=name, res=Size.parse(size), seed=seed, **options)
+        for size in sizes
+        for name in methods
+        for seed in seeds
+    ]
+    rows = [bench.row(cell, may_train=may_train, overwrite=overwrite) for cell in cells]
+    return {"protocol": protocol_of(bench, cells), "rows": rows}
