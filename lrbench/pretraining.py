@@ -2,9 +2,9 @@
 
 A heatmap under a squared error first learns to predict nothing, and four minutes on two processor cores are hardly
 enough to leave that plateau. So the quick recipe starts every method from the same trunk (stem and stages 1 to 3),
-trained here on the embedded dataset for longer. The network that trains it should have two tails, one for heatmaps and one for
-offsets, and both are thrown away: no method finds its own head in the file. The record beside the file says which
-method's network and settings these were.
+trained here on the embedded dataset for longer. The network that trains it should have two tails, one for heatmaps and
+one for offsets, and both are thrown away: no method finds its own head in the file. The record beside the file says
+which method's network and settings these were.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # worker processes that only touch pictures start without torch
+    import torch
+    from torch import Tensor
 
 KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -128,4 +130,6 @@ class Predictions:
 
 def mirror_index(device: torch.device | str = "cpu") -> Tensor:
     """`mirror_order` as a tensor."""
+    import torch
+
     return torch.as_tensor(mirror_order(), device=device)
