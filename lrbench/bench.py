@@ -36,7 +36,7 @@ from lrbench.recipes import Recipe, load_recipe, plan
 from lrbench.report import reported
 from lrbench.structures import Persons, Predictions
 from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, train
-from lrbench.weights import load_weights
+from lrbench.weights import load_weights, pretrained_file
 
 Overwrite = Literal["never", "failed", "always"]
 
@@ -334,7 +334,7 @@ class Bench:
             "lr_preset": plain(load_preset(cell.lr_preset)),
             "seed": cell.seed,
             "precision": precision,
-            "start": _start_name(cell, recipe),
+            "start": _start_name(cell, recipe, method),
             "code": code_hash(cell.method),
             "torch": torch.__version__,
         }
@@ -575,9 +575,10 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _start_name(cell: Cell, recipe: Recipe) -> str:
+def _start_name(cell: Cell, recipe: Recipe, method: Method[Any]) -> str:
     if cell.start is None:
-        return recipe.start
+        shipped = pretrained_file(method.backbone) if recipe.start == "pretrained" and method.stages else None
+        return "scratch" if shipped is None else f"shipped trunk, sha256:{hashlib.sha256(shipped).hexdigest()}"
     if not cell.start.is_file():
         raise DataError(f"--start {cell.start}: no such file")
     return f"sha256:{hashlib.sha256(cell.start.read_bytes()).hexdigest()}"

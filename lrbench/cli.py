@@ -72,6 +72,8 @@ def errors(verbose: bool = False) -> Iterator[None]:
     code, message = 0, ""
     try:
         yield
+    except typer.Exit:  # a RuntimeError, but no failure
+        raise
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; whole epochs and finished files are kept, the same command continues"
     except DataError as error:

@@ -76,6 +76,7 @@ def main() -> None:
     # half precision halves the file; batch-norm variances can be large, so statistics stay float32
     packed = {k: v.half() if v.ndim == 4 else v for k, v in trunk.items()}
     data = save({k: v.contiguous() for k, v in packed.items()}, {"backbone": BACKBONE})
+    options.out.mkdir(parents=True, exist_ok=True)
     write_atomic(options.out / f"{BACKBONE}.safetensors", data)
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     facts |= {"seconds": round(trained.seconds), "last_epoch": last, "bytes": len(data)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -58,7 +59,7 @@ PAPER = Recipe(
 
 QUICK = Recipe(
     name="quick",
-    epochs=10,
+    epochs=8,
     batch=64,
     initialisation="residual",
     schedule="cosine",
@@ -66,8 +67,9 @@ QUICK = Recipe(
     warm_up=30,
     loss_scale=1000.0,
     augmentation=Augmentation(half_body=0.0, scale=0.25, rotation=30.0),
+    start="pretrained",
 )
-"""Learns something in minutes on two processor cores."""
+"""Learns in minutes on two processor cores; its epochs are those of 64x48, larger crops get fewer (`load_recipe`)."""
 
 RECIPES = {"quick": QUICK, "paper": PAPER}
 
@@ -75,12 +77,18 @@ RECIPES = {"quick": QUICK, "paper": PAPER}
 def load_recipe(name: str, size: Size) -> Recipe:
     """A recipe by name, with its budget for a crop size.
 
+    The quick one keeps its time roughly within bounds: 8 epochs at 64x48, 3 at 128x96, never fewer than 2.
+
     Raises:
         ValueError: unknown name.
     """
     if name not in RECIPES:
         raise ValueError(unknown("recipe", name, RECIPES))
-    return RECIPES[name]
+    recipe = RECIPES[name]
+    if recipe is not QUICK or recipe.epochs is None:
+        return recipe
+    share = 64 * 48 / (size.height * size.width)
+    return dataclasses.replace(recipe, epochs=max(2, round(recipe.epochs * min(1.0, share) ** 0.7)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save
 
+from lrbench.datasets.images import DataError
 from lrbench.inference import Progress, silent
 from lrbench.loading import Crops
 from lrbench.method import Method
@@ -46,6 +48,10 @@ class Trained:
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
+
+
+class DamagedRun(TrainingError, DataError):
+    """A file of a run cannot be read."""
 
 
 def processor_precision(device: str) -> str:
@@ -98,6 +104,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     _claim(run, identity)
     precision = precision or processor_precision(device)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     model = method.build_model()
     generator = torch.Generator().manual_seed(seed)
@@ -108,8 +115,9 @@ def train(
     if not plans:
         assert method.estimate is not None, f"{method.name} has neither stages nor an estimate"
         begin = time.perf_counter()
-        method.estimate(model, crops.batches(recipe.batch or method.batch, workers))
-        _save(run / "weights.safetensors", model, method)
+        if not (run / "weights.safetensors").exists():
+            method.estimate(model, crops.batches(recipe.batch or method.batch, workers))
+            _save(run / "weights.safetensors", model, method)
         return Trained(run / "weights.safetensors", 0, time.perf_counter() - begin, None, None)
 
     batch = min(recipe.batch or method.batch, len(crops.persons))
@@ -136,7 +144,7 @@ def train(
             history.append({"epoch": epoch, "stage": plans.index(current), **line})
             _checkpoint(run, model, optimizer, history, method)
             progress("epoch", epoch + 1, total, f"loss {line['loss']:.4g}, {line['images_per_second']:.0f} images/s")
-    if recipe.select == "last" or not (run / "weights.safetensors").exists():
+    if not (run / "weights.safetensors").exists():
         _save(run / "weights.safetensors", model, method)
     seconds = sum(h["seconds"] for h in history)
     rates = sorted(h["images_per_second"] for h in history)
@@ -234,9 +242,7 @@ def _resume(run: Path, model: PoseNetwork[Any], optimizer: torch.optim.Optimizer
         return list(json.loads(state["history"]))
     except Exception as error:  # torch raises many kinds for a damaged file
         first = str(error).split("\n", 1)[0]
-        raise TrainingError(
-            f"run folder {run}: state.pt is damaged ({first}); remove the folder to start again"
-        ) from None
+        raise DamagedRun(f"run folder {run}: state.pt is damaged ({first}); remove the folder to start again") from None
 
 
 def _checkpoint(
@@ -258,5 +264,6 @@ def _checkpoint(
 
 def _save(path: Path, model: PoseNetwork[Any], method: Method[Any]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    metadata = {"method": method.name, "res": str(method.frame.size), "backbone": method.backbone}
-    write_atomic(path, save(tensors, metadata))
+    about = {"method": method.name, "res": str(method.frame.size), "backbone": method.backbone}
+    # one entry: safetensors writes several in random order, and equal weights shall be equal files
+    write_atomic(path, save(tensors, {"lrbench": json.dumps(about)}))

@@ -57,9 +57,15 @@ def load_weights(network: nn.Module, path: Path, method: str) -> None:
 
 def pretrained(backbone: str) -> dict[str, Tensor] | None:
     """The shipped starting weights of a backbone, or None where there are none."""
-    resource = files("lrbench.models") / "pretrained" / f"{backbone}.safetensors"
-    if not resource.is_file():
+    data = pretrained_file(backbone)
+    if data is None:
         return None
     from safetensors.torch import load
 
-    return {k: v.float() if v.is_floating_point() else v for k, v in load(resource.read_bytes()).items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+
+
+def pretrained_file(backbone: str) -> bytes | None:
+    """The shipped file itself, for its hash."""
+    resource = files("lrbench.models") / "pretrained" / f"{backbone}.safetensors"
+    return resource.read_bytes() if resource.is_file() else None

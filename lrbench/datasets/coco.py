@@ -114,6 +114,8 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
             raise
         folder = root
     images = _images(records, folder, path)
+    if not any(category.get("id") == PERSON for category in _list(data, "categories", path)):
+        raise DataError(f"{path}: 'categories' has no id {PERSON} (person), which pycocotools needs")
     if need_images:
         present = {p.name for p in folder.iterdir()}
         missing = [p.name for p in images.path if p.parent == folder and p.name not in present]
@@ -123,7 +125,9 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
                 f"data folder {root}: {len(missing)} of {len(images.path)} pictures of split {split!r} are missing "
                 f"from {folder}, the first is {missing[0]}"
             )
-    persons, dropped = _persons(_list(data, "annotations", path), images, path)
+    # a copy of crops keeps keypoints that its crops cut off, at their true places
+    cropped = isinstance(data.get("lrbench"), dict) and data["lrbench"].get("level") == "crop"
+    persons, dropped = _persons(_list(data, "annotations", path), images, path, may_lie_outside=cropped)
     return Dataset(name or root.resolve().name, split, path, images, persons, dropped)
 
 
@@ -220,7 +224,9 @@ def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
     return Images(np.array(ids, np.int64), np.array(sizes, np.int32), tuple(files))
 
 
-def _persons(annotations: list[dict[str, Any]], images: Images, path: Path) -> tuple[Persons, dict[str, int]]:
+def _persons(
+    annotations: list[dict[str, Any]], images: Images, path: Path, *, may_lie_outside: bool
+) -> tuple[Persons, dict[str, int]]:
     index = {int(i): row for row, i in enumerate(images.id)}
     dropped = dict.fromkeys(("other category", "crowd", "no labelled keypoint", "area 0", "box outside the image"), 0)
     rows: list[tuple[int, int, tuple[float, ...], NDArray[np.float64]]] = []
@@ -249,7 +255,8 @@ def _persons(annotations: list[dict[str, Any]], images: Images, path: Path) -> t
                 reason = "no labelled keypoint"
             else:
                 box, area = _box(annotation, where)
-                _check_inside(keypoints, int(width), int(height), where)
+                if not may_lie_outside:
+                    _check_inside(keypoints, int(width), int(height), where)
                 clipped = clip_box(box, int(width), int(height))
                 if area <= 0:
                     reason = "area 0"

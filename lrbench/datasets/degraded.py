@@ -6,8 +6,7 @@
   of the ``biased`` frame (clipped box, aspect of the crop, padding 1.25), whose scale is w / W for both axes: the law
   of resized pictures, (x + 0.5) s - 0.5, holds with an offset, and a network of any alignment may read the picture.
   Only the person itself is annotated, and its mapped box can be used as it is. A labelled keypoint outside the region
-  keeps its mapped place but gets flag 0, because readers refuse labelled keypoints outside the picture;
-  ``lrbench_source_keypoints`` keeps its flag.
+  keeps its flag and its true place, beyond the picture.
 
 How annotations move, and how to score in the original coordinates: `lrbench.datasets.mapping`.
 """
@@ -31,7 +30,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
 
 from lrbench.datasets import coco
 from lrbench.datasets.images import DataError, Pixels, read_image
@@ -275,7 +273,9 @@ def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Jso
             }
         )
         copied = copy_annotation(annotation, matrix, size, where) | {"image_id": number}
-        annotations.append(_hide_outside(copied, annotation, size))
+        # mapped back, keypoints are the source's own numbers
+        kept = {f"lrbench_source_{k}": annotation[k] for k in ("keypoints", "num_keypoints") if k in annotation}
+        annotations.append(copied | kept)
     maskless = [{k: v for k, v in a.items() if k != "segmentation"} for a in data["annotations"]]
     labelled = set(persons.id.tolist())
     extra = {"lrbench_images": data["images"], "lrbench_others": [a for a in maskless if int(a["id"]) not in labelled]}
@@ -284,17 +284,6 @@ def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Jso
         height, width = (int(v) for v in dataset.images.size[source_row])
         jobs.append(_Job(dataset.images.path[source_row], (height, width), tuple(made)))
     return images, annotations, extra, jobs
-
-
-def _hide_outside(copied: Json, annotation: Json, size: Size) -> Json:
-    """Give keypoints outside the crop flag 0 where they are, and keep the source's keypoints."""
-    points = np.asarray(copied["keypoints"], np.float64).reshape(-1, 3)
-    inside = ((points[:, :2] >= -0.5) & (points[:, :2] <= np.array((size.width, size.height)) - 0.5)).all(axis=1)
-    keypoints = list(copied["keypoints"])
-    for k in np.flatnonzero(~inside):
-        keypoints[3 * k + 2] = 0
-    kept = {f"lrbench_source_{k}": annotation[k] for k in ("keypoints", "num_keypoints") if k in annotation}
-    return copied | kept | {"keypoints": keypoints, "num_keypoints": sum(1 for flag in keypoints[2::3] if flag)}
 
 
 def _check_arguments(

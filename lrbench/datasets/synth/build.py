@@ -40,7 +40,7 @@ class SynthSpec:
     """
 
     seed: int = 0
-    train_images: int = 2700
+    train_images: int = 2400
     val_images: int = 400
     width: int = 640
     height: int = 480
