@@ -137,12 +137,10 @@ class Bench:
 
     Args:
         progress: reports long work.
-        workers: processes that make the embedded dataset.
     """
 
-    def __init__(self, progress: Progress = silent, workers: int = 2) -> None:
+    def __init__(self, progress: Progress = silent) -> None:
         self.progress = progress
-        self.workers = workers
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._stores: dict[tuple[str, str], ImageStore] = {}
 
@@ -150,7 +148,7 @@ class Bench:
         """One split, read once."""
         key = (data, split)
         if key not in self._datasets:
-            self._datasets[key] = open_dataset(data, split, workers=self.workers, progress=self.progress)
+            self._datasets[key] = open_dataset(data, split, progress=self.progress)
         return self._datasets[key]
 
     def crops(
@@ -341,18 +339,21 @@ class Bench:
 
     def _weights(self, cell: Cell, method: Method[Any]) -> tuple[Path, records.Training | None, Trained | None]:
         if cell.weights is not None:
+            if not cell.weights.is_file():
+                raise DataError(f"weights {cell.weights}: no such file")
             return cell.weights, _training_of(cell.weights.parent), None
         recipe = cell.training_recipe()
         precision = cell.precision or processor_precision(cell.torch_device())
         identity = self._identity(cell, method, recipe, precision)
         run = run_folder(cell, identity)
-        weights = run / "weights.safetensors"
-        if not weights.exists():
+        weights, trained = run / "weights.safetensors", _trained(run)
+        # a run that keeps its best epoch has weights before it is finished
+        if not weights.exists() or (trained.epochs if trained else 0) < identity["epochs"]:
             raise MissingWeights(
                 f"{method.name} at {cell.res} has no finished run of these settings in {cell.runs}; run lrbench train "
                 f"{method.name} --res {cell.res} --data {cell.train_data or cell.data}, or give --weights"
             )
-        return weights, _training_of(run), _trained(run)
+        return weights, _training_of(run), trained
 
     def _protocol(self, cell: Cell, method: Method[Any], dataset: Dataset, preset: Preset) -> records.Protocol:
         boxes, boxes_hash = "gt", ""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lrbench.method import Method
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
+CORES = os.cpu_count() or 1
+LOADERS = max(1, min(8, CORES // 2))  # one thread per two cores keeps up with the network and leaves it the cores
 Overwrite = Literal["never", "failed", "always"]
 Level = Literal["image", "crop"]
 
@@ -111,7 +113,7 @@ def train(
     start: Start = None,
     device: Device = "auto",
     precision: Precision = None,
-    workers: Workers = 2,
+    workers: Workers = LOADERS,
     runs: Runs = Path("runs"),
     settings: Set = [],
     plugin: Plugin = [],
@@ -129,7 +131,7 @@ def train(
         check_writable(runs)
         report.say(announcement(cell))
         report.context = cell.method
-        run, trained = Bench(report, workers).train(cell)
+        run, trained = Bench(report).train(cell)
         summary = {
             "run": str(run),
             "weights": str(trained.weights),
@@ -169,7 +171,7 @@ def eval(
     predictions: Annotated[Path | None, typer.Option("--predictions", help="Score a COCO keypoint result.")] = None,
     device: Device = "auto",
     precision: Precision = None,
-    workers: Workers = 2,
+    workers: Workers = LOADERS,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     settings: Set = [],
@@ -195,7 +197,7 @@ def eval(
                              device=device, precision=precision, workers=workers, runs=runs,
                              results=results)  # fmt: skip
             report.context = cell.method
-            record = Bench(report, workers).evaluate(cell)
+            record = Bench(report).evaluate(cell)
         report.close()
         if as_json:
             print(json.dumps(record.to_json()))
@@ -225,7 +227,7 @@ def compare(
     overwrite: Annotated[Overwrite, typer.Option("--overwrite", help="Score again what has a record.")] = "never",
     device: Device = "auto",
     precision: Precision = None,
-    workers: Workers = 2,
+    workers: Workers = LOADERS,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     settings: Set = [],
@@ -251,7 +253,7 @@ def compare(
                     cells.append(cell)
         check_writable(runs)
         check_writable(results)
-        bench = Bench(report, workers)
+        bench = Bench(report)
         report.say(announcement(cells[0]))
         rows = []
         for number, cell in enumerate(cells, 1):
@@ -320,7 +322,7 @@ def degrade(
     boxes: Annotated[Path | None, typer.Option("--boxes", help="Detection file to map along.")] = None,
     split: Split = "val",
     seed: Seed = 0,
-    workers: Workers = 2,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = CORES,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute and list differences; write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -455,7 +457,7 @@ def data_check(
 
 @data_app.command("synth")
 def data_synth(
-    workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = 2,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = CORES,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -117,13 +117,16 @@ def score_keypoints(annotations: Mapping[str, Any], results: Sequence[Mapping[st
     """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored."""
     scores: dict[str, float | None] = {}
     for k, name in enumerate(KEYPOINTS):
+        # a person without the keypoint is ignored by the distance of all seventeen predicted ones to its box, so all
+        # are put where this one is
+        alone = [{**r, "keypoints": list(r["keypoints"][3 * k : 3 * k + 3]) * len(KEYPOINTS)} for r in results]
         reduced = []
         for annotation in annotations["annotations"]:
             keypoints = np.array(annotation.get("keypoints", np.zeros(3 * len(KEYPOINTS)))).reshape(-1, 3)
             keypoints[np.arange(len(KEYPOINTS)) != k] = 0
             count = int(keypoints[k, 2] > 0)
             reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
-        evaluator = _accumulated({**annotations, "annotations": reduced}, results, areas=("all",))
+        evaluator = _accumulated({**annotations, "annotations": reduced}, alone, areas=("all",))
         if evaluator is None:
             scores[name] = 0.0
             continue

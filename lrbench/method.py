@@ -180,16 +180,10 @@ def load_method(
         ValueError: an unknown name or setting, or a combination the network cannot take.
     """
     size = size if isinstance(size, Size) else Size(*size)
-    sources = _sources()
-    if name not in sources:
-        raise ValueError(unknown("method", name, sources))
+    module = _module(name)
     if sr not in (None, "none"):
         raise ValueError(f"upscaler {sr!r}: this version has none; leave --sr at none")
-    try:
-        build = sources[name][1]().build
-    except Exception as error:
-        raise ValueError(f"method {name} cannot be loaded ({type(error).__name__}: {error})") from error
-    parameters = inspect.signature(build).parameters
+    parameters = inspect.signature(module.build).parameters
     takes_backbone = "backbone" in parameters
     if takes_backbone and backbone not in BACKBONES:
         raise ValueError(unknown("backbone", backbone, BACKBONES))
@@ -198,7 +192,7 @@ def load_method(
         if key not in allowed:
             raise ValueError(unknown(f"setting of {name}", key, allowed))
     arguments = {"size": size, **({"backbone": backbone} if takes_backbone else {}), **settings}
-    method = build(**arguments)
+    method = module.build(**arguments)
     resolved = {k: settings.get(k, parameters[k].default) for k in allowed} | dict(method.settings)
     return typing.cast(
         Method[Any],
@@ -212,10 +206,7 @@ def setting_names(name: str) -> list[str]:
     Raises:
         ValueError: unknown method.
     """
-    sources = _sources()
-    if name not in sources:
-        raise ValueError(unknown("method", name, sources))
-    return [p for p in inspect.signature(sources[name][1]().build).parameters if p not in ("size", "backbone")]
+    return [p for p in inspect.signature(_module(name).build).parameters if p not in ("size", "backbone")]
 
 
 def parse_settings(name: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -225,7 +216,7 @@ def parse_settings(name: str, texts: Iterable[str]) -> dict[str, Any]:
         ValueError: no equals sign, an unknown key, or a value of the wrong kind.
     """
     allowed = setting_names(name)
-    hints = typing.get_type_hints(_sources()[name][1]().build)
+    hints = typing.get_type_hints(_module(name).build)
     settings: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -263,13 +254,12 @@ def _parse(key: str, text: str, hint: Any) -> Any:
 
 def source_file(name: str) -> Path:
     """The file that defines a method."""
-    return Path(inspect.getfile(_sources()[name][1]()))
+    return Path(inspect.getfile(_module(name)))
 
 
 def reported_labels(name: str) -> tuple[str, ...]:
     """Names under which papers report a method; empty where it has none or is unknown."""
-    source = _sources().get(name)
-    return tuple(getattr(source[1](), "REPORTED", ())) if source else ()
+    return tuple(getattr(_module(name), "REPORTED", ())) if name in _sources() else ()
 
 
 def describe(method: Method[Any]) -> dict[str, Any]:
@@ -329,6 +319,17 @@ def _sources() -> dict[str, tuple[str, Callable[[], Any]]]:
     for name, module in _plugins.items():
         found[name] = ("file", partial(_identity, module))
     return found
+
+
+def _module(name: str) -> Any:
+    """The module of a method; a name nobody has, or a module that does not import, is a ValueError."""
+    sources = _sources()
+    if name not in sources:
+        raise ValueError(unknown("method", name, sources))
+    try:
+        return sources[name][1]()
+    except Exception as error:  # a plugin may raise anything
+        raise ValueError(f"method {name} cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 def _identity(module: ModuleType) -> ModuleType:

@@ -1,14 +1,23 @@
-"""Fixtures: the golden arrays and the real photographs, which tests use when they are at hand."""
+"""Fixtures: a tiny dataset, and the golden arrays and real photographs, which tests use when they are at hand."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+# more threads on networks this small mostly wait for each other; read when torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests share helpers by plain import: `tiny`, `reference`; "datasets" itself would meet the package of that name
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent / "datasets")]
 
 
 def folder_from(variable: str) -> Path:
@@ -75,3 +84,59 @@ def golden() -> Golden:
 def coco_slice() -> Path:
     """Real COCO photographs in COCO layout, with splits train and val."""
     return folder_from("LRBENCH_COCO")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny dataset, for tests that only read it."""
+    import tiny
+
+    return tiny.write(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture
+def tiny_copy(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny dataset, for tests that damage it."""
+    return Path(shutil.copytree(tiny_data, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Call `lrbench` in an empty working folder; returns exit code, stdout and stderr."""
+    from typer.testing import CliRunner
+
+    import lrbench.method
+    from lrbench.cli import app
+
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(lrbench.method, "_plugins", {})
+    for name in ("LRBENCH_DATA", "LRBENCH_COCO"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with hrnet (one epoch) and meanpose trained on the tiny dataset."""
+    from lrbench.bench import Bench, Cell
+    from lrbench.geometry import Size
+
+    runs = tmp_path_factory.mktemp("runs")
+    for name in ("hrnet", "meanpose"):
+        Bench().train(
+            Cell(
+                method=name,
+                res=Size(64, 48),
+                data=str(tiny_data),
+                recipe="quick",
+                epochs=1,
+                batch=4,
+                device="cpu",
+                precision="32-true",
+                workers=0,
+                runs=runs,
+            )
+        )
+    return runs

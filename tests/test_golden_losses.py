@@ -71,9 +71,7 @@ def test_cal(golden, size, width):
     assert method.settings["offset_weight"] == weight_of_offset
     ideal, weight = targets(golden, method.codec, size, len(heatmap))
     released = ideal.offset.flatten(1, 2)
-    loss = partial(
-        cal_loss, unit=unit, offset_weight=weight_of_offset, mask_sigma=mask_sigma, offset_loss="l1"
-    )
+    loss = partial(cal_loss, unit=unit, offset_weight=weight_of_offset, mask_sigma=mask_sigma, offset_loss="l1")
     variants = {
         "stage1_static": partial(loss, mask="gaussian", components=0),
         "stage1_disc": partial(loss, mask="disc", components=0),

@@ -28,8 +28,13 @@ def default_data() -> str:
     return os.environ.get("LRBENCH_DATA") or SYNTH
 
 
-def folder_of(data: str, *, workers: int = 2, progress: Progress | None = None) -> tuple[str, Path]:
+def folder_of(data: str, *, workers: int | None = None, progress: Progress | None = None) -> tuple[str, Path]:
     """Name and folder of a dataset; ``synth`` is made on first use.
+
+    Args:
+        data: ``synth``, ``coco`` or a folder.
+        workers: processes that make ``synth``; by default one per core.
+        progress: called while it is made.
 
     Raises:
         DataError: no such folder.
@@ -42,7 +47,7 @@ def folder_of(data: str, *, workers: int = 2, progress: Progress | None = None) 
         root = cache_folder() / f"synth-{key_of(vars(spec))}"
         report = None if progress is None else (lambda done, total: progress("make synth", done, total, ""))
         root.parent.mkdir(parents=True, exist_ok=True)
-        return SYNTH, build(root, spec, workers=max(1, workers), progress=report)
+        return SYNTH, build(root, spec, workers=workers or os.cpu_count() or 1, progress=report)
     if data == COCO:
         given = os.environ.get("LRBENCH_COCO")
         if not given:
@@ -54,13 +59,11 @@ def folder_of(data: str, *, workers: int = 2, progress: Progress | None = None) 
     return root.resolve().name, root
 
 
-def open_dataset(
-    data: str, split: str, *, need_images: bool = True, workers: int = 2, progress: Progress | None = None
-) -> Dataset:
+def open_dataset(data: str, split: str, *, need_images: bool = True, progress: Progress | None = None) -> Dataset:
     """Read one split of a dataset given by name or folder.
 
     Raises:
         DataError: anything missing, unreadable or contradictory.
     """
-    name, root = folder_of(data, workers=workers, progress=progress)
+    name, root = folder_of(data, progress=progress)
     return read(root, split, name=name, need_images=need_images)

@@ -96,7 +96,8 @@ def count_macs(network: nn.Module, size: Size) -> int:
     network.eval()
     try:
         with torch.no_grad():
-            device = next(network.parameters()).device
+            tensors = [*network.parameters(), *network.buffers()]
+            device = tensors[0].device if tensors else "cpu"
             network(torch.zeros(1, 3, size.height, size.width, device=device))
     finally:
         network.train(training)

@@ -1,0 +1,245 @@
+"""Annotations -> persons: layouts, the published sample rule, clipping, hashes, refusals, detections."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from lrbench.datasets import open_dataset
+from lrbench.datasets.coco import clip_box, find_annotations, find_images, read, read_detections
+from lrbench.datasets.images import DataError, read_image
+from lrbench.structures import KEYPOINTS
+
+LAYOUTS = {  # folder of pictures, name in the annotation file, splits that must find them
+    "images/val": ("images/{split}", "{split}", ["val"]),
+    "coco with images": ("images/{split}2017", "{split}2017", ["val", "val2017"]),
+    "coco without": ("{split}2017", "{split}2017", ["val", "val2017"]),
+    "split/images": ("{split}/images", "{split}", ["val"]),
+    "split": ("{split}", "{split}", ["val"]),
+    "all in one": ("images", "{split}", ["val"]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(tmp_path: Path, layout: str):
+    folder, names, splits = LAYOUTS[layout]
+    root = tiny.write(tmp_path / "data", folder=folder, names=names)
+    for split in splits:
+        dataset = read(root, split)
+        assert dataset.name == "data"
+        assert dataset.split == split
+        assert dataset.annotation_file == root / "annotations" / f"person_keypoints_{names.format(split='val')}.json"
+        assert [path.parent for path in dataset.images.path] == [root / folder.format(split="val")] * 3
+        assert len(dataset.persons) == 9
+        assert read_image(dataset.images.path[0]).shape[:2] == tuple(dataset.images.size[0])
+
+
+def test_split_that_stands_there_literally_goes_first(tmp_path: Path):
+    root = tiny.write(tmp_path / "data")
+    shutil.copytree(root / "images" / "train", root / "images" / "val2017")
+    shutil.copy(tiny.annotations(root, "train"), tiny.annotations(root, "val2017"))
+    assert len(read(root, "val").images.id) == 3
+    assert len(read(root, "val2017").images.id) == 4
+
+
+def test_missing_parts_say_what_there_is(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LRBENCH_COCO", raising=False)
+    with pytest.raises(DataError, match="no annotations of split 'test'; splits found: train, val"):
+        find_annotations(tiny_copy, "test")
+    with pytest.raises(DataError, match=r"looked for images/test, test/images, test, images/test2017"):
+        find_images(tiny_copy.parent, "test")
+    with pytest.raises(DataError, match="not a folder"):
+        open_dataset(str(tiny_copy / "nowhere"), "val")
+    with pytest.raises(DataError, match="LRBENCH_COCO"):
+        open_dataset("coco", "val")
+    tiny.image(tiny_copy, row=1).unlink()
+    with pytest.raises(DataError, match=r"1 of 3 pictures of split 'val' are missing .* the first is 0+201\.jpg"):
+        read(tiny_copy, "val")
+    assert len(read(tiny_copy, "val", need_images=False).persons) == 9
+    shutil.rmtree(tiny_copy / "images")
+    assert len(read(tiny_copy, "val", need_images=False).persons) == 9
+
+
+def test_coco_is_the_folder_that_the_environment_names(tiny_data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LRBENCH_COCO", str(tiny_data))
+    assert len(open_dataset("coco", "val").persons) == 9
+
+
+def test_arrays(tiny_data: Path):
+    dataset = read(tiny_data, "val")
+    persons, images, raw = dataset.persons, dataset.images, tiny.read(tiny_data)
+    assert persons.id.dtype == persons.image.dtype == images.id.dtype == np.int64
+    assert persons.box.dtype == persons.keypoints.dtype == persons.score.dtype == np.float64
+    assert persons.visible.dtype == np.int8
+    assert images.size.dtype == np.int32
+    assert images.size.tolist() == [[i["height"], i["width"]] for i in raw["images"]]
+    assert images.id.tolist() == [i["id"] for i in raw["images"]]
+    assert persons.box.shape == (9, 4)
+    assert persons.keypoints.shape == (9, 17, 2)
+    assert persons.annotated
+    assert (persons.score == 1).all()
+    assert persons.id.tolist() == [a["id"] for a in raw["annotations"]]
+    assert images.id[persons.image].tolist() == [a["image_id"] for a in raw["annotations"]]
+    keypoints = np.array([a["keypoints"] for a in raw["annotations"]]).reshape(9, 17, 3)
+    np.testing.assert_array_equal(persons.keypoints, keypoints[..., :2])
+    np.testing.assert_array_equal(persons.visible, keypoints[..., 2])
+    assert set(persons.visible.ravel()) == {0, 1, 2}
+    # from x2 = x + w - 1 and back
+    np.testing.assert_allclose(persons.box, [a["bbox"] for a in raw["annotations"]], rtol=1e-14)
+    assert dataset.dropped == {}
+
+
+def test_position_of_an_unlabelled_keypoint_is_zero(tiny_copy: Path):
+    with tiny.change(tiny_copy) as data:
+        data["annotations"][0]["keypoints"][12:15] = [33, 44, 0]
+    assert read(tiny_copy, "val").persons.keypoints[0, 4].tolist() == [0, 0]
+
+
+def test_dropped(tiny_copy: Path):
+    with tiny.change(tiny_copy) as data:
+        first = data["annotations"][0]
+
+        def add(number: int, **changes: object) -> None:
+            data["annotations"].append({**first, "id": number, **changes})
+
+        add(1, category_id=2)
+        add(2, category_id=2, keypoints=None)
+        add(3, iscrowd=1, keypoints=[0] * 51)
+        add(4, area=0)
+        add(5, keypoints=[0] * 51, bbox=[0, 0, 0, 0])
+        add(6, bbox=[500, 10, 20, 20])
+        add(7, bbox=[10, -3.0, 20, 20])  # clipped, kept
+        del data["annotations"][1]["keypoints"]  # as plain instance files have it
+    dataset = read(tiny_copy, "val")
+    assert dataset.dropped == {
+        "other category": 2, "crowd": 1, "no labelled keypoint": 2, "area 0": 1, "box outside the image": 1
+    }  # fmt: skip
+    assert len(dataset.persons) == 9 - 1 + 1
+    assert dataset.persons.box[dataset.persons.id == 7].tolist() == [[10, 0, 20, 20]]
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        # in a picture 100 wide and 80 high; x2 = min(99, x1 + w - 1), back as w = x2 - x1 + 1
+        ((10, 20, 30, 40), (10, 20, 30, 40)),
+        ((-5, 20, 30, 40), (0, 20, 30, 40)),  # what is cut at the near side is not taken from the far one
+        ((90, 20, 30, 40), (90, 20, 10, 40)),
+        ((10, 70, 30, 40), (10, 70, 30, 10)),
+        ((0, 0, 100, 80), (0, 0, 100, 80)),
+        ((0, 0, 101, 81), (0, 0, 100, 80)),
+        ((10.5, 20.25, 30.5, 0.5), (10.5, 20.25, 30.5, 1)),  # max(0, h - 1) = 0: one pixel
+        ((99, 79, 5, 5), (99, 79, 1, 1)),
+        ((99.5, 0, 5, 5), None),
+        ((100, 0, 5, 5), None),
+        ((0, 80, 5, 5), None),
+    ],
+)
+def test_clip_box(box, clipped):
+    assert clip_box(box, 100, 80) == clipped
+
+
+def test_hash_follows_annotations_and_pictures(tiny_copy: Path):
+    before = read(tiny_copy, "val").hash
+    assert read(tiny_copy, "val").hash == before
+    assert read(tiny_copy, "train").hash != before
+    picture = tiny.image(tiny_copy)
+    content = picture.read_bytes()
+    picture.write_bytes(content + b"\0")
+    assert read(tiny_copy, "val").hash != before
+    picture.write_bytes(content)
+    assert read(tiny_copy, "val").hash == before
+    with tiny.change(tiny_copy) as data:
+        data["annotations"][0]["keypoints"][0] += 0.5
+    assert read(tiny_copy, "val").hash != before
+
+
+class TestDetections:
+    def write(self, root: Path, *rows: object) -> Path:
+        path = root / "boxes.json"
+        path.write_text(json.dumps(list(rows)))
+        return path
+
+    def row(self, **changes: object) -> dict:
+        return {"image_id": 201, "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.25, **changes}
+
+    def test_boxes_and_scores_are_kept_as_they_are(self, tiny_copy: Path):
+        images = read(tiny_copy, "val").images
+        beyond = [-20.5, -3, 400, 500]  # far outside the picture on all sides
+        path = self.write(
+            tiny_copy,
+            self.row(),
+            self.row(category_id=3, bbox=[0, 0, 0, 0]),
+            self.row(bbox=beyond, score=0.0),
+            self.row(image_id=200, score=-1.5),
+        )
+        persons = read_detections(path, images)
+        assert not persons.annotated
+        assert persons.box.tolist() == [[10, 20, 30, 40], beyond, [10, 20, 30, 40]]
+        assert persons.score.tolist() == [0.25, 0.0, -1.5]
+        assert persons.id.tolist() == [0, 2, 3]
+        assert images.id[persons.image].tolist() == [201, 201, 200]
+        assert persons.box.dtype == persons.score.dtype == persons.keypoints.dtype == np.float64
+        assert persons.keypoints.shape == (3, 17, 2)
+        assert persons.visible.dtype == np.int8
+        assert not persons.visible.any()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"image_id": 7}, "row 1: image 7 is not in this split"),
+            ({"bbox": [1, 2, 0, 4]}, "row 1: box"),
+            ({"bbox": [1, 2, 3, -4]}, "row 1: box"),
+            ({"bbox": [1, 2, 3]}, "row 1: box"),
+            ({"bbox": [1, 2, 3, float("nan")]}, "row 1: box"),
+            ({"score": float("inf")}, "row 1: box"),
+            ({"score": None}, "row 1: expected image_id, category_id, bbox"),
+            ({"bbox": "1 2 3 4"}, "row 1: expected"),
+        ],
+    )
+    def test_refusals_name_the_row(self, tiny_copy: Path, changes: dict, message: str):
+        path = self.write(tiny_copy, self.row(), self.row(**changes))
+        with pytest.raises(DataError, match=message):
+            read_detections(path, read(tiny_copy, "val").images)
+
+    def test_no_person(self, tiny_copy: Path):
+        with pytest.raises(DataError, match="no box of category 1"):
+            read_detections(self.write(tiny_copy, self.row(category_id=2)), read(tiny_copy, "val").images)
+
+
+@pytest.mark.coco
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_real_photographs(coco_slice: Path, split: str):
+    dataset = read(coco_slice, split)
+    raw = json.loads(dataset.annotation_file.read_bytes())
+    size = {i["id"]: (i["width"], i["height"]) for i in raw["images"]}
+
+    def reason(a: dict) -> str:  # the published rule, step by step and on its own
+        if a["category_id"] != 1:
+            return "other category"
+        if a["iscrowd"]:
+            return "crowd"
+        if sum(v > 0 for v in a["keypoints"][2::3]) == 0:
+            return "no labelled keypoint"
+        (x, y, w, h), (width, height) = a["bbox"], size[a["image_id"]]
+        x1, y1 = max(0, x), max(0, y)
+        x2, y2 = min(width - 1, x1 + max(0, w - 1)), min(height - 1, y1 + max(0, h - 1))
+        if a["area"] <= 0:
+            return "area 0"
+        return "" if x2 >= x1 and y2 >= y1 else "box outside the image"
+
+    reasons = Counter(reason(a) for a in raw["annotations"])
+    assert len(dataset.persons) == reasons.pop("")
+    assert dataset.dropped == dict(reasons)
+    assert len(dataset.persons) > 500
+    assert (dataset.persons.visible > 0).any(1).all()
+    assert dataset.persons.keypoints.shape[1] == len(KEYPOINTS)
+    for row in range(20):
+        height, width = (int(v) for v in dataset.images.size[row])
+        assert read_image(dataset.images.path[row], (height, width)).shape == (height, width, 3)
