@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import math
@@ -454,7 +455,10 @@ def _read_results(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
     from lrbench.structures import KEYPOINTS
 
     try:
-        rows = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        rows = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except gzip.BadGzipFile as error:
+        raise DataError(f"predictions {path}: damaged ({error})") from None
     except OSError as error:
         raise DataError(f"predictions {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -104,9 +104,7 @@ def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
         annotations: a COCO keypoint file.
         results: a COCO keypoint result.
     """
-    evaluator = _accumulated(annotations, results)
-    if evaluator is None:
-        return Metrics(**dict.fromkeys(METRICS, 0.0))
+    evaluator = _accumulated(annotations, results or [_nobody(annotations)])
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.summarize()
     # pycocotools says -1 where there is no person of that kind
@@ -116,6 +114,7 @@ def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
 def score_keypoints(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored."""
     scores: dict[str, float | None] = {}
+    results = results or [_nobody(annotations)]
     for k, name in enumerate(KEYPOINTS):
         # a person without the keypoint is ignored by the distance of all seventeen predicted ones to its box, so all
         # are put where this one is
@@ -127,20 +126,21 @@ def score_keypoints(annotations: Mapping[str, Any], results: Sequence[Mapping[st
             count = int(keypoints[k, 2] > 0)
             reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
         evaluator = _accumulated({**annotations, "annotations": reduced}, alone, areas=("all",))
-        if evaluator is None:
-            scores[name] = 0.0
-            continue
         precision = evaluator.eval["precision"]
         counted = precision[precision > -1]
         scores[name] = float(counted.mean()) if len(counted) else None
     return scores
 
 
+def _nobody(annotations: Mapping[str, Any]) -> dict[str, Any]:
+    """A person far outside the first picture: pycocotools cannot read a result without any."""
+    far = [-1e6, -1e6, 0.0] * len(KEYPOINTS)
+    return {"image_id": annotations["images"][0]["id"], "category_id": PERSON, "keypoints": far, "score": 0.0}
+
+
 def _accumulated(
     annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], areas: Sequence[str] | None = None
 ) -> Any:
-    if not results:
-        return None
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         # pycocotools writes into what it is given

@@ -169,6 +169,8 @@ class Grid:
                 f"size {size} is not a multiple of the map's stride {self.stride}; "
                 f"choose sides divisible by {self.stride}, for example 64x48"
             )
+        if min(self.size.height, self.size.width) < 2:
+            raise ValueError(f"size {size} gives a map of {self.size}; both sides of the map need at least 2 cells")
 
     @property
     def size(self) -> Size:

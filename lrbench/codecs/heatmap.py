@@ -53,6 +53,9 @@ class Heatmap:
     window: bool
     refine: Refinement
 
+    def __post_init__(self) -> None:
+        check_positive(sigma=self.sigma)
+
     def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[Heatmaps, Tensor]:
         """Ideal heatmaps of labelled keypoints.
 
@@ -87,6 +90,17 @@ class Heatmap:
     def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
         """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift as the grid asks."""
         return Heatmaps(mirror_maps(prediction.heatmap[:, order], self.grid.mirror_shift))
+
+
+def check_positive(**numbers: float) -> None:
+    """Refuse a number that has to be finite and above 0.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value:g}: expected a finite number above 0")
 
 
 def to_cells(grid: Grid, px: Tensor) -> Tensor:

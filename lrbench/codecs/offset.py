@@ -54,6 +54,11 @@ class HeatmapOffset:
     blur_heatmap: int | None = None
     blur_offset: int | None = None
 
+    def __post_init__(self) -> None:
+        hm.check_positive(radius=self.radius, unit=self.unit)
+        if self.heatmap == "gaussian":
+            hm.check_positive(sigma=self.sigma)
+
     def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[OffsetMaps, Tensor]:
         """Ideal maps; the offsets are zero outside the disc, which `inside` gives back.
 

@@ -96,6 +96,7 @@ def build(
     components = (1 if low else 2) if components is None else components
     if not 1 <= components <= 3:
         raise ValueError(f"components={components}: expected 1, 2 or 3")
+    hm.check_positive(sigma=sigma, mask_sigma=mask_sigma, unit=unit, radius=radius)
     fusion = resolve_fusion(fusion, size)
     frame = Frame(size, "corner")
     loss = partial(cal_loss, unit=unit, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma)
