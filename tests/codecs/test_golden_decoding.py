@@ -34,7 +34,9 @@ def tensors(maps):
     return plain, mirrored
 
 
-def check(method, codec, prediction, maps, arrays, prefix, skip=None):
+def check(method, codec, prediction, maps, arrays, prefix):
+    if f"{prefix}_preds" not in arrays:
+        pytest.skip(f"this golden set has no {prefix}")
     keypoints = codec.decode(prediction)
     preds, cells = arrays[f"{prefix}_preds"], arrays[f"{prefix}_map_xy"]
     n = len(preds)

@@ -23,9 +23,8 @@ def joints_of(golden, size):
     return torch.from_numpy(arrays["joints"][..., :2]), torch.from_numpy(arrays["visible"][..., 0].astype(float))
 
 
-def check(ours, theirs, n=None):
-    n = len(theirs)
-    np.testing.assert_allclose(np.asarray(ours)[:n], theirs, atol=1e-6)
+def check(ours, theirs):
+    np.testing.assert_allclose(np.asarray(ours)[: len(theirs)], theirs, atol=1e-6)
 
 
 @sizes
