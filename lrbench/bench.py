@@ -583,10 +583,10 @@ def peak_memory(device: str) -> int:
 def _start_name(cell: Cell, recipe: Recipe, method: Method[Any]) -> str:
     if cell.start is None:
         shipped = pretrained_file(method.backbone) if recipe.start == "pretrained" and method.stages else None
-        return "scratch" if shipped is None else f"shipped trunk, sha256:{hashlib.sha256(shipped).hexdigest()}"
+        return "scratch" if shipped is None else f"shipped trunk, sha256:{hashlib.sha256(shipped).hexdigest()[:16]}"
     if not cell.start.is_file():
         raise DataError(f"--start {cell.start}: no such file")
-    return f"sha256:{hashlib.sha256(cell.start.read_bytes()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(cell.start.read_bytes()).hexdigest()[:16]}"
 
 
 def _starting_weights(cell: Cell, recipe: Recipe, method: Method[Any]) -> dict[str, torch.Tensor] | None:
