@@ -25,7 +25,14 @@ from matplotlib.lines import Line2D
 
 from lrbench.geometry import Size
 from lrbench.records import Record, newest, read_records
-from lrbench.report.reported import Reported, data_in_words, degradation_in_words, find, reported_boxes
+from lrbench.report.reported import (
+    Reported,
+    abbreviated,
+    data_in_words,
+    degradation_in_words,
+    find,
+    reported_boxes,
+)
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette without its yellow, which is too pale for lines on white; told apart by the colour blind."""
@@ -193,7 +200,7 @@ def _protocol_components(record: Record) -> dict[str, str]:
         components |= {
             "training": f"recipe {training.recipe}",
             "epochs": f"{training.epochs} epochs",
-            "start": f"from {training.start}",
+            "start": f"from {abbreviated(training.start)}",
             "trained on": f"trained on {training.persons} persons of {training.data}",
         }
     return components | {

@@ -399,7 +399,7 @@ def _training_differences(reported: Reported, training: Training) -> list[str]:
         listed.append(f"training data: COCO train2017, reported with {extra}")
     from_scratch = "scratch" in reported.note or "no ImageNet" in reported.note
     if not (training.start == "scratch" and from_scratch) and training.start != "imagenet":
-        start = "random weights" if training.start == "scratch" else training.start
+        start = "random weights" if training.start == "scratch" else abbreviated(training.start)
         listed.append(f"start: {start}, reported {'from random weights' if from_scratch else 'start not stated'}")
     return listed
 
@@ -504,3 +504,8 @@ def _distance(wanted: str, offered: str) -> tuple[Any, ...]:
 def _family(backbone: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.*?)(\d+)", _plain(backbone))
     return (match[1], int(match[2])) if match else (_plain(backbone), 0)
+
+
+def abbreviated(text: str) -> str:
+    """Hashes cut to eight hexadecimal digits, for people; records keep them longer."""
+    return re.sub(r"\b(sha256:[0-9a-f]{8})[0-9a-f]+", r"\1", text)
