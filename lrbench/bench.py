@@ -36,7 +36,7 @@ from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
 from lrbench.report import reported
 from lrbench.structures import Persons, Predictions
-from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, train
+from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, summary, train
 from lrbench.weights import load_weights, pretrained_file
 
 Overwrite = Literal["never", "failed", "always"]
@@ -623,11 +623,7 @@ def _trained(run: Path) -> Trained | None:
     path = run / "metrics.jsonl"
     if not path.is_file():
         return None
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    seconds = sum(line["seconds"] for line in lines)
-    rates = sorted(line["images_per_second"] for line in lines)
-    waits = sum(line["data_wait"] * line["seconds"] for line in lines) / max(seconds, 1e-9)
-    return Trained(run / "weights.safetensors", len(lines), seconds, rates[len(rates) // 2], waits)
+    return summary(run, [json.loads(line) for line in path.read_text().splitlines()])
 
 
 def _original(dataset: Dataset, results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,19 @@ def train(
             progress("epoch", epoch + 1, total, f"loss {line['loss']:.4g}, {line['images_per_second']:.0f} images/s")
     if not (run / "weights.safetensors").exists():
         _save(run / "weights.safetensors", model, method)
-    seconds = sum(h["seconds"] for h in history)
-    rates = sorted(h["images_per_second"] for h in history)
-    waits = sum(h["data_wait"] * h["seconds"] for h in history) / max(seconds, 1e-9)
+    return summary(run, history)
+
+
+def summary(run: Path, history: Sequence[Mapping[str, Any]]) -> Trained:
+    """What the lines of a run's ``metrics.jsonl`` add up to.
+
+    Args:
+        run: folder of the run.
+        history: one line per epoch, at least one.
+    """
+    seconds = sum(line["seconds"] for line in history)
+    rates = sorted(line["images_per_second"] for line in history)
+    waits = sum(line["data_wait"] * line["seconds"] for line in history) / max(seconds, 1e-9)
     return Trained(run / "weights.safetensors", len(history), seconds, rates[len(rates) // 2], waits)
 
 

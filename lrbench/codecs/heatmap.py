@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrbench.geometry import Grid
+from lrbench.geometry import Grid, Size
 from lrbench.structures import Keypoints
 
 
@@ -90,6 +90,11 @@ class Heatmap:
     def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
         """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift as the grid asks."""
         return Heatmaps(mirror_maps(prediction.heatmap[:, order], self.grid.mirror_shift))
+
+
+def default_sigma(size: Size) -> float:
+    """Width of a Gaussian target in cells for a crop size: released 1 at 128x96, 2 at 256x192, 3 at 384x288."""
+    return 3.0 if size.height >= 384 else 2.0 if size.height >= 192 else 1.0
 
 
 def check_positive(**numbers: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from lrbench.codecs.heatmap import Heatmap, Heatmaps, taylor_step
+from lrbench.codecs.heatmap import Heatmap, Heatmaps, default_sigma, taylor_step
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss
 from lrbench.method import Method, Stage
@@ -37,7 +37,7 @@ def build(
         guard: see `lrbench.codecs.heatmap.taylor_step`.
         fusion: see `lrbench.models.hrnet.Fusion`.
     """
-    sigma = (3.0 if size.height >= 384 else 2.0 if size.height >= 192 else 1.0) if sigma is None else sigma
+    sigma = default_sigma(size) if sigma is None else sigma
     blur = (11 if size.height >= 192 else 3) if blur is None else blur
     fusion = resolve_fusion(fusion, size)
     frame = Frame(size, "dark")

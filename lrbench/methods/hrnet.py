@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from lrbench.codecs.heatmap import Heatmap, Heatmaps, argmax, quarter_step
+from lrbench.codecs.heatmap import Heatmap, Heatmaps, argmax, default_sigma, quarter_step
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss
 from lrbench.method import Method, Stage
@@ -32,7 +32,7 @@ def build(
         step: ``quarter`` moves a decoded peak a quarter cell toward its higher neighbour, as released.
         fusion: see `lrbench.models.hrnet.Fusion`.
     """
-    sigma = (3.0 if size.height >= 384 else 2.0 if size.height >= 192 else 1.0) if sigma is None else sigma
+    sigma = default_sigma(size) if sigma is None else sigma
     fusion = resolve_fusion(fusion, size)
     frame = Frame(size, "biased")
     refine = quarter_step if step == "quarter" else argmax

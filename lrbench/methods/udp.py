@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lrbench.codecs.heatmap import Heatmap, Refinement, argmax, taylor_step_udp
+from lrbench.codecs.heatmap import Heatmap, Refinement, argmax, default_sigma, taylor_step_udp
 from lrbench.codecs.offset import HeatmapOffset, OffsetMaps
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss, weighted_mse
@@ -54,7 +54,7 @@ def build(
     grid = Grid(frame, stride=4)
     stages: tuple[Stage[Any], ...]
     if form == "gaussian":
-        sigma = (3.0 if size.height >= 384 else 2.0 if size.height >= 192 else 1.0) if sigma is None else sigma
+        sigma = default_sigma(size) if sigma is None else sigma
         blur = 7 if blur_heatmap is None else blur_heatmap
         refine: Refinement = partial(taylor_step_udp, blur=blur) if blur else argmax
         codec: Any = Heatmap(grid=grid, sigma=sigma, center="exact", window=True, refine=refine)
