@@ -147,10 +147,6 @@ class Frame:
         """Affine map crop px -> image px of an unturned crop: (2, 3)."""
         return invert(self.matrix(region))
 
-    def mirror(self, x: Float) -> Float:
-        """Abscissa of a crop px after the crop is mirrored."""
-        return self.size.width - 1 - x
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -212,11 +208,7 @@ def invert(matrix: Float) -> Float:
 
 
 def apply(matrix: Float, points: Float) -> Float:
-    """Map points (..., 2) by an affine (2, 3), or by a stack (N, 2, 3) points (N, ..., 2)."""
-    if matrix.ndim == 3:
-        shape = (len(matrix),) + (1,) * (points.ndim - 2)
-        linear, shift = matrix[:, :, :2], matrix[:, :, 2].reshape(*shape, 2)
-        return np.asarray(np.einsum("nij,n...j->n...i", linear, points) + shift)
+    """Map points (..., 2) by an affine (2, 3)."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
 
 
