@@ -31,11 +31,11 @@ from lrbench.degradation import Preset, load_preset
 from lrbench.geometry import Size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
-from lrbench.method import Method, costs, describe, load_method, plain, reported_labels
+from lrbench.method import Method, costs, default_backbone, describe, load_method, plain, reported_labels
 from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
 from lrbench.report import reported
-from lrbench.structures import Persons, Predictions
+from lrbench.structures import Persons, Predictions, Rescoring
 from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, summary, train
 from lrbench.weights import load_weights, pretrained_file
 
@@ -97,7 +97,7 @@ class Cell:
         Raises:
             ValueError: an unknown name or setting, or a size the network cannot take.
         """
-        backbone = self.backbone or ("hrnet_w16" if self.training_recipe().name == "quick" else "hrnet_w32")
+        backbone = self.backbone or default_backbone(self.method, narrow=self.training_recipe().name == "quick")
         return load_method(self.method, self.res, backbone, self.sr, **self.settings)
 
     def training_recipe(self) -> Recipe:
@@ -186,7 +186,9 @@ class Bench:
             val = self.crops(cell.data, cell.split, method, preset)
 
             def validate(model: PoseNetwork[Any]) -> float:
-                results = evaluation.to_results(predict(method, model, val, workers=cell.workers, device=device))
+                results = evaluation.to_results(
+                    predict(method, model, val, workers=cell.workers, device=device), method.rescoring
+                )
                 model.train()
                 return evaluation.score(truth, results).ap or 0.0
 
@@ -231,7 +233,7 @@ class Bench:
             method, model, crops, flip=cell.flip, workers=cell.workers, device=device, progress=self.progress
         )
         seconds = time.perf_counter() - begin
-        results = evaluation.to_results(predictions)
+        results = evaluation.to_results(predictions, method.rescoring)
         truth, scored = _original(dataset, results)
         params, macs = costs(method)
         record = records.Record(
@@ -273,7 +275,7 @@ class Bench:
         """Metrics of decode(encode(truth)): what a perfect network could reach, and how many persons were scored."""
         method, dataset = cell.compose(), self.dataset(cell.data, cell.split)
         crops = self.crops(cell.data, cell.split, method, load_preset("none"))
-        results = evaluation.to_results(perfect(method, crops))
+        results = evaluation.to_results(perfect(method, crops), method.rescoring)
         return evaluation.score(json.loads(dataset.annotation_file.read_bytes()), results), len(dataset.persons)
 
     def row(self, cell: Cell, *, may_train: bool = True, overwrite: Overwrite = "never") -> dict[str, Any]:
@@ -289,6 +291,7 @@ class Bench:
             "reason": "",
             "metrics": None,
             "ci95": {},
+            "notes": _notes(method),
             "reported": None,
             "params": None,
             "macs": None,
@@ -376,7 +379,8 @@ class Bench:
             align=method.frame.align,
             decoder=plain(method.codec),
             degradation=degradation,
-            rescoring=evaluation.CONFIDENT,
+            rescoring=method.rescoring.confident,
+            rescoring_form=method.rescoring.form,
             oks_nms=evaluation.OKS_NMS,
             referee=f"pycocotools {version('pycocotools')}",
         )
@@ -425,6 +429,16 @@ def evaluate_predictions(
     return record
 
 
+def _notes(method: Method[Any]) -> list[str]:
+    """In what a method's scoring differs from the other rows of a comparison, in words."""
+    rule, usual = method.rescoring, Rescoring()
+    if rule.form != usual.form:
+        return ["person scores: box + mean + largest keypoint score (released RLE code)"]
+    if rule.confident != usual.confident:
+        return [f"person scores: keypoints above {rule.confident:g} count, not {usual.confident:g}"]
+    return []
+
+
 def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
     """What all rows of a comparison share; the seeds are listed."""
     cell = cells[0]
@@ -445,7 +459,7 @@ def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
         "degradation": dataset.source or None,
         "recipe": recipe.name,
         "recipe_numbers": plain(recipe),
-        "rescoring": evaluation.CONFIDENT,
+        "rescoring": Rescoring().confident,
         "oks_nms": evaluation.OKS_NMS,
         "seeds": sorted({c.seed for c in cells}),
     }

@@ -40,7 +40,7 @@ Data = Annotated[
     typer.Option("--data", help="synth, coco, or a folder in COCO layout.", envvar="LRBENCH_DATA", metavar="DATA"),
 ]
 TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on other data than --data.", metavar="DATA")]
-Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: hrnet_w16 for quick, hrnet_w32 for paper.")]
+Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: the paper's; quick: its narrow stand-in.")]
 Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network.")]
 Preset = Annotated[str, typer.Option("--lr-preset", help="How low-resolution pixels are made.")]
 Boxes = Annotated[str, typer.Option("--boxes", help="gt, or a COCO detection file.", metavar="gt|FILE")]
@@ -381,7 +381,7 @@ def plot(
 def describe(
     method: Annotated[str, typer.Argument()],
     res: Res = "64x48",
-    backbone: Annotated[str, typer.Option("--backbone")] = "hrnet_w32",
+    backbone: Backbone = None,
     sr: Sr = "none",
     settings: Set = [],
     plugin: Plugin = [],
@@ -390,7 +390,7 @@ def describe(
 ) -> None:
     """Parameters, multiply-adds, shapes and every setting of a method."""
     with errors(verbose):
-        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, recipe="quick")
+        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, recipe="paper")
         facts = description(cell.compose(), sr)
         if as_json:
             print(json.dumps(facts))

@@ -14,25 +14,25 @@ from pycocotools.cocoeval import COCOeval
 
 from lrbench.datasets.coco import PERSON
 from lrbench.records import METRICS, Metrics
-from lrbench.structures import KEYPOINTS, SIGMAS, Predictions
+from lrbench.structures import KEYPOINTS, SIGMAS, Predictions, Rescoring
 
 Array = NDArray[np.float64]
 
-CONFIDENT = 0.2
-"""Keypoints above this score count for the score of their person (released HRNet code)."""
 OKS_NMS = 0.9
 """A person more similar than this to one of higher score is dropped (released HRNet code)."""
 
 
-def rescore(box_score: Array, keypoint_scores: Array, confident: float = CONFIDENT) -> Array:
-    """Box score times the mean of the keypoint scores above a threshold; 0 where none is.
+def rescore(box_score: Array, keypoint_scores: Array, rule: Rescoring = Rescoring()) -> Array:
+    """Scores of persons, (N,); the product is 0 where no keypoint counts.
 
     Args:
         box_score: (N,)
         keypoint_scores: (N, K)
-        confident: the threshold.
+        rule: see `Rescoring`.
     """
-    counted = keypoint_scores > confident
+    if rule.form == "sum":
+        return np.asarray(box_score + keypoint_scores.mean(1) + keypoint_scores.max(1))
+    counted = keypoint_scores > rule.confident
     total = np.where(counted, keypoint_scores, 0).sum(1)
     return np.asarray(box_score * total / np.maximum(counted.sum(1), 1))
 
@@ -75,12 +75,12 @@ def oks_nms(keypoints: Array, area: Array, score: Array, threshold: float = OKS_
     return np.array(keep, np.int64)
 
 
-def to_results(predictions: Predictions) -> list[dict[str, Any]]:
+def to_results(predictions: Predictions, rule: Rescoring = Rescoring()) -> list[dict[str, Any]]:
     """Rescore, suppress, and lay out as a COCO keypoint result, picture by picture.
 
     No `bbox` is written: it would change the areas by which pycocotools sorts unmatched detections into AP(M), AP(L).
     """
-    score = rescore(predictions.box_score, predictions.keypoints[:, :, 2])
+    score = rescore(predictions.box_score, predictions.keypoints[:, :, 2], rule)
     results = []
     for image_id in dict.fromkeys(predictions.image_id.tolist()):
         rows = np.flatnonzero(predictions.image_id == image_id)

@@ -23,17 +23,12 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
     """Report nothing."""
 
 
-def average(a: Any, b: Any) -> Any:
-    """Mean of two predictions of the same type, field by field."""
-    return type(a)(*(0.5 * (x + y) for x, y in zip(a, b, strict=True)))
-
-
 def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor) -> Any:
     """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass."""
     both = model(torch.cat([pixels, pixels.flip(-1)]))
     n = len(pixels)
     plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
-    return average(plain, codec.unflip(mirrored, mirror_index(pixels.device)))
+    return codec.average(plain, codec.unflip(mirrored, mirror_index(pixels.device)))
 
 
 @torch.inference_mode()

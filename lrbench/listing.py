@@ -31,12 +31,9 @@ def _row(name: str, summary: str) -> dict[str, Any]:
 
 def _names(kind: str) -> list[tuple[str, str]]:
     if kind == "backbones":
-        from lrbench.models.hrnet import BACKBONES
+        from lrbench.models.backbones import BACKBONES
 
-        return [
-            (name, f"HRNet, width {spec.width}, {spec.blocks} blocks, {spec.modules} modules in stages 2 to 4")
-            for name, spec in BACKBONES.items()
-        ]
+        return [(name, spec.summary) for name, spec in BACKBONES.items()]
     if kind == "degradations":
         from lrbench.degradation import PRESETS
 

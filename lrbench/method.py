@@ -22,12 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrbench.geometry import Frame, Size
-from lrbench.models.hrnet import BACKBONES
+from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
-from lrbench.structures import Batch, Keypoints
+from lrbench.structures import Batch, Keypoints, Rescoring
 
 P = TypeVar("P")
 
@@ -44,8 +44,11 @@ class Codec(Protocol[P]):
     def unflip(self, prediction: P, order: Tensor) -> P:
         """Undo a mirrored input; `order` (K,) exchanges left and right."""
 
+    def average(self, plain: P, unflipped: P) -> P:
+        """The flip test's mean of two predictions of the same crops; papers differ in what they average."""
 
-Loss = Callable[[P, P, Tensor], Mapping[str, Tensor]]
+
+Loss = Callable[..., Mapping[str, Tensor]]
 """(prediction, ideal, weight (B, K)) -> named terms; the training loop adds them."""
 
 
@@ -59,13 +62,26 @@ class Stage(Generic[P]):
         learning_rate: at its start.
         milestones: epochs of this stage from which the rate is divided by ten, counted from its start.
         train_only: prefixes of the parameters that train; empty means all.
+        learned: the loss has parameters of its own; they live in the network, which is handed to it as ``network=``.
     """
 
     epochs: int
-    loss: Loss[P]
+    loss: Loss
     learning_rate: float = 1e-3
     milestones: tuple[int, ...] = ()
     train_only: tuple[str, ...] = ()
+    learned: bool = False
+
+    def terms(self, network: nn.Module, prediction: P, ideal: P, weight: Tensor) -> Mapping[str, Tensor]:
+        """The named terms of the loss.
+
+        Args:
+            network: that made the prediction.
+            prediction, ideal: of a batch.
+            weight: (B, K).
+        """
+        own = {"network": network} if self.learned else {}
+        return self.loss(prediction, ideal, weight, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +98,7 @@ class Method(Generic[P]):
         stages: the paper's schedule.
         batch: the paper's batch size.
         settings: every argument of `build` as it was resolved.
+        rescoring: how keypoint scores become the score of a person.
         estimate: fits a network without gradients, from unaugmented training batches; used where there are no stages.
     """
 
@@ -94,6 +111,7 @@ class Method(Generic[P]):
     stages: tuple[Stage[P], ...]
     batch: int = 128
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rescoring: Rescoring = dataclasses.field(default_factory=Rescoring)
     estimate: Callable[[PoseNetwork[P], Iterable[Batch]], None] | None = None
 
 
@@ -163,7 +181,7 @@ def list_methods() -> list[Listing]:
 def load_method(
     name: str,
     size: Size | tuple[int, int] = (64, 48),
-    backbone: str = "hrnet_w32",
+    backbone: str | None = None,
     sr: str | None = None,
     **settings: Any,
 ) -> Method[Any]:
@@ -172,7 +190,7 @@ def load_method(
     Args:
         name: one of `method_names`.
         size: height and width of the crop, px.
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`; None for the paper's, HRNet-W32 for most.
         sr: upscaler in front of the network; None for none.
         settings: arguments of the method's `build`.
 
@@ -185,6 +203,7 @@ def load_method(
         raise ValueError(f"upscaler {sr!r}: this version has none; leave --sr at none")
     parameters = inspect.signature(module.build).parameters
     takes_backbone = "backbone" in parameters
+    backbone = backbone or default_backbone(name)
     if takes_backbone and backbone not in BACKBONES:
         raise ValueError(unknown("backbone", backbone, BACKBONES))
     allowed = [p for p in parameters if p not in ("size", "backbone")]
@@ -198,6 +217,23 @@ def load_method(
         Method[Any],
         dataclasses.replace(method, name=name, backbone=backbone if takes_backbone else "", settings=resolved),
     )
+
+
+def default_backbone(name: str, *, narrow: bool = False) -> str:
+    """The backbone of a method's paper; empty for methods without a network.
+
+    Args:
+        name: of the method.
+        narrow: its stand-in for processors instead.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    parameter = inspect.signature(_module(name).build).parameters.get("backbone")
+    if parameter is None:
+        return ""
+    own = str(parameter.default)
+    return BACKBONES[own].narrow if narrow else own
 
 
 def setting_names(name: str) -> list[str]:
@@ -271,6 +307,7 @@ def describe(method: Method[Any]) -> dict[str, Any]:
         "model": plain(method.build_model),
         "stages": [plain(stage) for stage in method.stages],
         "batch": method.batch,
+        "rescoring": plain(method.rescoring),
     }
 
 

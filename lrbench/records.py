@@ -94,6 +94,7 @@ class Protocol(_Part):
         decoder: how positions are read from the maps.
         degradation: how low-resolution pixels were made, ``paper`` for plain bilinear crops.
         rescoring: keypoints above this score count for the score of a person.
+        rescoring_form: how they count, see `lrbench.structures.Rescoring`.
         oks_nms: persons more similar than this to a better one are dropped.
         referee: what computed the metrics.
     """
@@ -108,6 +109,7 @@ class Protocol(_Part):
     decoder: dict[str, Any]
     degradation: dict[str, Any]
     rescoring: float = 0.2
+    rescoring_form: str = "product"
     oks_nms: float = 0.9
     referee: str
 

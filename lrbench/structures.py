@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,28 @@ class Predictions:
     keypoints: NDArray[np.float64]
     area: NDArray[np.float64]
     box_score: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """How the score of a person comes from its box and keypoints.
+
+    Attributes:
+        confident: keypoints above this score count; it follows the scale of a method's scores.
+        form: ``product`` of the box score and the mean of the keypoints that count (released HRNet code), or ``sum`` of
+            the box score, the mean and the largest of all keypoints (released RLE code).
+    """
+
+    confident: float = 0.2
+    form: Literal["product", "sum"] = "product"
+
+
+T = TypeVar("T", bound=tuple[Any, ...])
+
+
+def mean(a: T, b: T) -> T:
+    """Mean of two named tuples of tensors, field by field."""
+    return type(a)(*(0.5 * (x + y) for x, y in zip(a, b, strict=True)))
 
 
 def mirror_index(device: torch.device | str = "cpu") -> Tensor:

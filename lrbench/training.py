@@ -180,6 +180,7 @@ def _epoch(
     """One pass over the training persons; returns the means that go into ``metrics.jsonl``."""
     stage = next(p.stage for p in plans if p.first <= epoch < p.last)
     total, begin, waited = plans[-1].last * steps, time.perf_counter(), 0.0
+    network = model.module.network
     sums: dict[str, float] = {}
     model.train()
     batches = crops.epoch(batch, workers, recipe.augmentation, seed, epoch)
@@ -195,7 +196,7 @@ def _epoch(
         pixels = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         ideal, weight = method.codec.encode(keypoints, visible)
         prediction = model(pixels)
-        terms = stage.loss(prediction, ideal, weight)
+        terms = stage.terms(network, prediction, ideal, weight)
         loss = sum(terms.values(), torch.zeros((), device=fabric.device))
         if not torch.isfinite(loss):
             raise TrainingError(

@@ -9,7 +9,7 @@ import pytest
 
 from lrbench.evaluation import oks, oks_nms, rescore, score, to_results
 from lrbench.records import METRICS
-from lrbench.structures import Predictions
+from lrbench.structures import Predictions, Rescoring
 
 pytestmark = pytest.mark.golden
 
@@ -41,7 +41,7 @@ def test_perfect_predictions(golden):
 def test_rescoring_and_suppression(golden, confident):
     arrays = golden.arrays("scoring/rescoring_and_nms")
     preds, boxes, image_id = (arrays[k].astype(float) for k in ("preds", "boxes", "image_id"))
-    ours = rescore(boxes[:, 5], preds[:, :, 2], confident)
+    ours = rescore(boxes[:, 5], preds[:, :, 2], Rescoring(confident))
     kept = []
     for image in dict.fromkeys(image_id.tolist()):
         rows = np.flatnonzero(image_id == image)

@@ -13,10 +13,11 @@ from lrbench.datasets.coco import read
 from lrbench.datasets.images import ImageStore
 from lrbench.degradation import load_preset
 from lrbench.geometry import Size
-from lrbench.inference import average, flip_test, predict, to_image
+from lrbench.inference import flip_test, predict, to_image
 from lrbench.loading import Crops
 from lrbench.method import load_method
 from lrbench.models.network import initialise
+from lrbench import structures
 from lrbench.structures import Batch, mirror_index
 
 SIZE = Size(64, 48)
@@ -95,7 +96,7 @@ def test_flip_changes_the_prediction_of_an_asymmetric_network(tiny_data: Path):
 def test_average():
     model = load_method("hrnet", SIZE, "hrnet_w16").build_model().eval()
     a, b = (model(torch.rand(2, 3, 64, 48)) for _ in range(2))
-    mean = average(a, b)
+    mean = structures.mean(a, b)
     assert type(mean) is type(a)
     torch.testing.assert_close(mean[0], (a[0] + b[0]) / 2)
 

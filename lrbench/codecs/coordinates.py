@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lrbench.geometry import Frame
-from lrbench.structures import Keypoints
+from lrbench.structures import Keypoints, mean
 
 
 class Coordinates(NamedTuple):
@@ -43,3 +43,7 @@ class CropCoordinates:
         xy = prediction.xy[:, order].clone()
         xy[..., 0] = self.frame.size.width - 1 - xy[..., 0]
         return Coordinates(xy, prediction.score[:, order])
+
+    def average(self, plain: Coordinates, unflipped: Coordinates) -> Coordinates:
+        """Mean of both, field by field."""
+        return mean(plain, unflipped)

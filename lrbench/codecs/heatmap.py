@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lrbench.geometry import Grid, Size
-from lrbench.structures import Keypoints
+from lrbench.structures import Keypoints, mean
 
 
 class Heatmaps(NamedTuple):
@@ -90,6 +90,10 @@ class Heatmap:
     def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
         """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift as the grid asks."""
         return Heatmaps(mirror_maps(prediction.heatmap[:, order], self.grid.mirror_shift))
+
+    def average(self, plain: Heatmaps, unflipped: Heatmaps) -> Heatmaps:
+        """Mean of both, field by field."""
+        return mean(plain, unflipped)
 
 
 def default_sigma(size: Size) -> float:

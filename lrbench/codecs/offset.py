@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lrbench.codecs import heatmap as hm
 from lrbench.geometry import Grid
-from lrbench.structures import Keypoints
+from lrbench.structures import Keypoints, mean
 
 
 class OffsetMaps(NamedTuple):
@@ -105,6 +105,10 @@ class HeatmapOffset:
         heatmap = hm.mirror_maps(prediction.heatmap[:, order], shift)
         offset = hm.mirror_maps(prediction.offset[:, order], shift)
         return OffsetMaps(heatmap, offset * offset.new_tensor([-1.0, 1.0]).view(2, 1, 1))
+
+    def average(self, plain: OffsetMaps, unflipped: OffsetMaps) -> OffsetMaps:
+        """Mean of both, field by field."""
+        return mean(plain, unflipped)
 
 
 def inside(ideal: OffsetMaps) -> Tensor:

@@ -20,18 +20,13 @@ from lrbench.codecs.offset import HeatmapOffset, OffsetMaps, inside
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import weighted_mse
 from lrbench.method import Method, Stage
-from lrbench.models.hrnet import (
-    BACKBONES,
-    BasicBlock,
-    Fusion,
-    HRNetSpec,
-    HRNetTrunk,
-    Transition,
-    resolve_fusion,
-    stage4_channels,
-)
+from lrbench.models.backbone import Backbone, Fusion
+from lrbench.models.backbones import BACKBONES
+from lrbench.models.heads import Headed
+from lrbench.models.hrnet import HRNetSpec, HRNetTrunk, Transition
 from lrbench.models.hrnet import Stage as ExchangeStage
 from lrbench.models.network import PoseNetwork
+from lrbench.models.resnet import BasicBlock
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Wang et al., Pattern Recognition 126, 2022, arXiv:2109.09090"
@@ -68,7 +63,7 @@ def build(
 
     Args:
         size: of the crop.
-        backbone: an HRNet.
+        backbone: on others than HRNets there is one stage 4, and only the heads are two.
         sigma: of the heatmap targets, cells.
         mask_sigma: of the fixed Gaussian mask, cells.
         radius: of the disc in which offsets are defined, cells.
@@ -81,8 +76,8 @@ def build(
         offset_loss: Table 6.
         stages: ``one`` trains with the final mask from the start (Table 7).
         head_blocks: residual blocks per head; 2 in the released code, 1 fits Table 9.
-        offset_width: channels of the finest branch of the offset tail; the backbone's width by default.
-        fusion: see `lrbench.models.hrnet.Fusion`.
+        offset_width: channels of the finest branch of HRNet's offset tail; the backbone's width by default.
+        fusion: see `lrbench.models.backbone.Fusion`.
     """
     wide = backbone == "hrnet_w48"
     low = size.height < 256
@@ -98,7 +93,7 @@ def build(
     if not 1 <= components <= 3:
         raise ValueError(f"components={components}: expected 1, 2 or 3")
     hm.check_positive(sigma=sigma, mask_sigma=mask_sigma, unit=unit, radius=radius)
-    fusion = resolve_fusion(fusion, size)
+    fusion = BACKBONES[backbone].resolve_fusion(fusion, size)
     frame = Frame(size, "corner")
     loss = partial(cal_loss, unit=unit, offset_weight=offset_weight, offset_loss=offset_loss, mask_sigma=mask_sigma)
     first = partial(loss, mask=fixed, components=0)
@@ -280,19 +275,16 @@ class CALNetwork(HRNetTrunk):
 
     Args:
         spec: widths and depths.
-        size: of the crops.
-        fusion: see `Fusion`.
+        branches: of both fourth stages.
         head_blocks: residual blocks per head.
         offset_width: channels of the finest branch of the offset tail.
     """
 
     output_layers = ("head_hm.final_layer_hm", "head_om.final_layer_om")
 
-    def __init__(
-        self, spec: HRNetSpec, size: Size, fusion: Fusion, head_blocks: int = 2, offset_width: int | None = None
-    ) -> None:
+    def __init__(self, spec: HRNetSpec, branches: int, head_blocks: int = 2, offset_width: int | None = None) -> None:
         super().__init__(spec)
-        channels = stage4_channels(spec, size, fusion)
+        channels = spec.channels(branches)
         offset_width = offset_width or spec.width
         depth = spec.modules[2]
         self.transition3 = Transition(spec.channels(3), channels)
@@ -310,11 +302,38 @@ class CALNetwork(HRNetTrunk):
         return self.head_hm(heatmap), self.head_om(offset)
 
 
+class TwoHeads(Headed):
+    """Two heads on one map: CAL on backbones without branches, as the authors' own first network (released history).
+
+    Args:
+        backbone: with one map.
+        head_blocks: residual blocks per head.
+    """
+
+    output_layers = CALNetwork.output_layers
+
+    def __init__(self, backbone: Backbone, head_blocks: int) -> None:
+        super().__init__(backbone)
+        channels = backbone.channels[0]
+        self.head_hm = Head(channels, len(KEYPOINTS), head_blocks, "hm")
+        self.head_om = Head(channels, 2 * len(KEYPOINTS), head_blocks, "om")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures (B, 3, h, w) -> heatmaps (B, K, H, W), offsets (B, 2K, H, W) as x, y per keypoint."""
+        maps = self.features(x)[0]
+        return self.head_hm(maps), self.head_om(maps)
+
+
 def cal_network(
     backbone: str, size: Size, fusion: Fusion, head_blocks: int, offset_width: int | None
 ) -> PoseNetwork[OffsetMaps]:
     """The two-tailed network."""
-    return PoseNetwork(CALNetwork(BACKBONES[backbone], size, fusion, head_blocks, offset_width), paired)
+    spec = BACKBONES[backbone]
+    if isinstance(spec, HRNetSpec):
+        return PoseNetwork(CALNetwork(spec, spec.branches(size, fusion), head_blocks, offset_width), paired)
+    if offset_width is not None:
+        raise ValueError(f"offset_width={offset_width}: only HRNets have an offset tail of their own, not {backbone}")
+    return PoseNetwork(TwoHeads(spec.finest(size, fusion), head_blocks), paired)
 
 
 def paired(outputs: tuple[Tensor, Tensor]) -> OffsetMaps:

@@ -12,7 +12,9 @@ from lrbench.codecs.heatmap import Heatmap, Heatmaps, default_sigma, taylor_step
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss
 from lrbench.method import Method, Stage
-from lrbench.models.hrnet import Fusion, heatmap_hrnet, resolve_fusion
+from lrbench.models.backbone import Fusion
+from lrbench.models.backbones import BACKBONES
+from lrbench.models.heads import map_network
 
 PAPER = "Zhang et al., CVPR 2020, arXiv:1910.06278"
 REPORTED = ("DARK", "HRNet+DARK")
@@ -31,15 +33,15 @@ def build(
 
     Args:
         size: of the crop.
-        backbone: an HRNet.
+        backbone: of the network.
         sigma: of the targets, cells; released: 1 at 128x96, 2 at 256x192, 3 at 384x288.
         blur: side of the smoothing kernel; released: 3 at 128x96 (W32), 11 above.
         guard: see `lrbench.codecs.heatmap.taylor_step`.
-        fusion: see `lrbench.models.hrnet.Fusion`.
+        fusion: see `lrbench.models.backbone.Fusion`.
     """
     sigma = default_sigma(size) if sigma is None else sigma
     blur = (11 if size.height >= 192 else 3) if blur is None else blur
-    fusion = resolve_fusion(fusion, size)
+    fusion = BACKBONES[backbone].resolve_fusion(fusion, size)
     frame = Frame(size, "dark")
     refine = partial(taylor_step, blur=blur, guard=guard)
     return Method(
@@ -48,7 +50,7 @@ def build(
         backbone=backbone,
         frame=frame,
         codec=Heatmap(grid=Grid(frame, stride=4), sigma=sigma, center="exact", window=False, refine=refine),
-        build_model=partial(heatmap_hrnet, backbone=backbone, size=size, fusion=fusion),
+        build_model=partial(map_network, backbone=backbone, size=size, fusion=fusion, pack=Heatmaps),
         stages=(Stage(epochs=210, loss=heatmap_loss, milestones=(170, 200)),),
         settings={"sigma": sigma, "blur": blur, "fusion": fusion},
     )

@@ -9,7 +9,9 @@ from lrbench.codecs.heatmap import Heatmap, Heatmaps, argmax, default_sigma, qua
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss
 from lrbench.method import Method, Stage
-from lrbench.models.hrnet import Fusion, heatmap_hrnet, resolve_fusion
+from lrbench.models.backbone import Fusion
+from lrbench.models.backbones import BACKBONES
+from lrbench.models.heads import map_network
 
 PAPER = "Sun et al., CVPR 2019, arXiv:1902.09212"
 REPORTED = ("HRNet",)
@@ -27,13 +29,13 @@ def build(
 
     Args:
         size: of the crop.
-        backbone: an HRNet.
+        backbone: of the network.
         sigma: of the targets, cells; released: 2 at 256x192, 3 at 384x288; 1 below 192x144, as DARK has it at 128x96.
         step: ``quarter`` moves a decoded peak a quarter cell toward its higher neighbour, as released.
-        fusion: see `lrbench.models.hrnet.Fusion`.
+        fusion: see `lrbench.models.backbone.Fusion`.
     """
     sigma = default_sigma(size) if sigma is None else sigma
-    fusion = resolve_fusion(fusion, size)
+    fusion = BACKBONES[backbone].resolve_fusion(fusion, size)
     frame = Frame(size, "biased")
     refine = quarter_step if step == "quarter" else argmax
     return Method(
@@ -42,7 +44,7 @@ def build(
         backbone=backbone,
         frame=frame,
         codec=Heatmap(grid=Grid(frame, stride=4), sigma=sigma, center="rounded", window=True, refine=refine),
-        build_model=partial(heatmap_hrnet, backbone=backbone, size=size, fusion=fusion),
+        build_model=partial(map_network, backbone=backbone, size=size, fusion=fusion, pack=Heatmaps),
         stages=(Stage(epochs=210, loss=heatmap_loss, milestones=(170, 200)),),
         settings={"sigma": sigma, "fusion": fusion},
     )

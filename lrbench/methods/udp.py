@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lrbench.codecs.heatmap import Heatmap, Refinement, argmax, default_sigma, taylor_step_udp
+from lrbench.codecs.heatmap import Heatmap, Heatmaps, Refinement, argmax, default_sigma, taylor_step_udp
 from lrbench.codecs.offset import HeatmapOffset, OffsetMaps
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss, weighted_mse
 from lrbench.method import Method, Stage
-from lrbench.models.hrnet import BACKBONES, Fusion, PoseHRNet, heatmap_hrnet, resolve_fusion
+from lrbench.models.backbone import Fusion
+from lrbench.models.backbones import BACKBONES
+from lrbench.models.heads import MapNetwork, map_network
+from lrbench.models.hrnet import HRNetSpec
 from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
@@ -41,15 +44,15 @@ def build(
 
     Args:
         size: of the crop.
-        backbone: an HRNet.
+        backbone: of the network.
         form: of the targets.
         radius: of the disc, and unit of the offsets, cells; released 4.0.
         blur_heatmap: side of the blur before the peak is sought, 0 for none; released 15 (``gaussian``: 7).
         blur_offset: side of the blur of the offset maps, 0 for none; released 7.
         sigma: of the Gaussian form, cells.
-        fusion: see `lrbench.models.hrnet.Fusion`.
+        fusion: see `lrbench.models.backbone.Fusion`.
     """
-    fusion = resolve_fusion(fusion, size)
+    fusion = BACKBONES[backbone].resolve_fusion(fusion, size)
     frame = Frame(size, "corner")
     grid = Grid(frame, stride=4)
     stages: tuple[Stage[Any], ...]
@@ -58,7 +61,7 @@ def build(
         blur = 7 if blur_heatmap is None else blur_heatmap
         refine: Refinement = partial(taylor_step_udp, blur=blur) if blur else argmax
         codec: Any = Heatmap(grid=grid, sigma=sigma, center="exact", window=True, refine=refine)
-        network: Any = partial(heatmap_hrnet, backbone=backbone, size=size, fusion=fusion)
+        network: Any = partial(map_network, backbone=backbone, size=size, fusion=fusion, pack=Heatmaps)
         stages = (Stage(epochs=210, loss=heatmap_loss, milestones=(170, 200)),)
         settings: dict[str, Any] = {"sigma": sigma, "blur_heatmap": blur}
     else:
@@ -102,8 +105,11 @@ def offset_loss(prediction: OffsetMaps, ideal: OffsetMaps, weight: Tensor) -> di
 
 
 def offset_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[OffsetMaps]:
-    """HRNet whose last fusion is four times as wide, with three maps per keypoint."""
-    network = PoseHRNet(BACKBONES[backbone], 3 * len(KEYPOINTS), size, fusion, widen=True)
+    """Three maps per keypoint; HRNet's last fusion is four times as wide (released UDP code)."""
+    spec = BACKBONES[backbone]
+    if not isinstance(spec, HRNetSpec):
+        return map_network(backbone, size, fusion, interleaved, per_keypoint=3)
+    network = MapNetwork(spec.finest(size, fusion, widen=True), 3 * len(KEYPOINTS))
     return PoseNetwork(network, interleaved)
 
 

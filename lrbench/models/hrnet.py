@@ -1,33 +1,21 @@
 """Pose HRNet with the official state-dict names (released HRNet code).
 
 The network keeps a branch at stride 4 and adds one of half the resolution per stage. Three input sizes break the
-official one, because a branch cannot be added back after it was rounded up: 64x48, 96x72 and 192x144. `Fusion` names
-what is done about it; the choice is part of a method's settings.
+official one, because a branch cannot be added back after it was rounded up: 64x48, 96x72 and 192x144.
+`lrbench.models.backbone.Fusion` names what is done about it; the choice is part of a method's settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrbench.codecs.heatmap import Heatmaps
 from lrbench.geometry import Size
-from lrbench.models.network import PoseNetwork
-from lrbench.structures import KEYPOINTS
-
-Fusion = Literal["auto", "official", "three-branch", "crop"]
-"""How HRNet copes with sizes that are no multiple of 32.
-
-``official``: four branches, sizes that do not fit are refused. ``three-branch``: stage 4 has the first three branches
-only, as the released CAL files at 64x48. ``crop``: up-sample, then cut the surplus right columns and bottom rows, which
-keeps the alignment of the sizes that fit (bit-identical there). ``auto``: official where it fits, three-branch at
-64x48, crop elsewhere.
-"""
+from lrbench.models.backbone import Backbone, Fusion, check_fusion, cut
+from lrbench.models.resnet import BasicBlock, Bottleneck
 
 
 @dataclass(frozen=True)
@@ -48,82 +36,43 @@ class HRNetSpec:
     modules: tuple[int, int, int] = (1, 4, 3)
     blocks: int = 4
 
+    narrow = "hrnet_w16"
+    shipped = ("conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "stage2", "transition2", "stage3")
+
+    @property
+    def summary(self) -> str:
+        """What it is, in one line."""
+        return f"HRNet, width {self.width}, {self.blocks} blocks, {self.modules} modules in stages 2 to 4"
+
     def channels(self, branches: int) -> tuple[int, ...]:
         """Channels of the first branches."""
         return tuple(self.width * 2**i for i in range(branches))
 
+    def resolve_fusion(self, fusion: Fusion, size: Size) -> Fusion:
+        """The concrete rule behind ``auto`` at a size.
 
-def resolve_fusion(fusion: Fusion, size: Size) -> Fusion:
-    """The concrete rule behind ``auto`` at a size.
+        Raises:
+            ValueError: see `lrbench.models.backbone.check_fusion`.
+        """
+        fits = check_fusion(fusion, size, "HRNet")
+        if fusion != "auto":
+            return fusion
+        if fits:
+            return "official"
+        return "three-branch" if size == Size(64, 48) else "crop"
 
-    Raises:
-        ValueError: ``official`` at a size it cannot take, a size that is no multiple of the stem's stride, or an
-            unknown rule.
-    """
-    if fusion not in ("auto", "official", "three-branch", "crop"):
-        raise ValueError(f"fusion {fusion!r}: expected auto, official, three-branch or crop")
-    if size.height % 4 or size.width % 4:
-        raise ValueError(f"HRNet cannot take {size}: both sides must be multiples of 4; try 64x48 or 128x96")
-    fits = size.height % 32 == 0 and size.width % 32 == 0
-    if fusion == "official" and not fits:
-        raise ValueError(
-            f"the official four-branch HRNet cannot take {size}: both sides must be multiples of 32; "
-            "use fusion=three-branch, fusion=crop or a size such as 128x96"
-        )
-    if fusion != "auto":
-        return fusion
-    if fits:
-        return "official"
-    return "three-branch" if size == Size(64, 48) else "crop"
+    def branches(self, size: Size, fusion: Fusion) -> int:
+        """Of stage 4: three where the rule for this size says so."""
+        return 3 if self.resolve_fusion(fusion, size) == "three-branch" else 4
 
+    def finest(self, size: Size, fusion: Fusion = "auto", *, widen: bool = False) -> HRNet:
+        """The stride-4 branch, as the released heatmap networks."""
+        return HRNet(self, self.branches(size, fusion), widen=widen)
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the shortcut is projected where channels change."""
-
-    def __init__(self, inputs: int, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = projection(inputs, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, channels, H, W)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 to four times the channels, and a shortcut."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, channels: int) -> None:
-        super().__init__()
-        outputs = channels * self.expansion
-        self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = projection(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, 4 channels, H, W)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-def projection(inputs: int, outputs: int) -> nn.Sequential | None:
-    """1x1 convolution for a shortcut whose channels change."""
-    if inputs == outputs:
-        return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    def pyramid(self, size: Size, fusion: Fusion = "auto") -> HRNet:
+        """All branches of stage 4."""
+        branches = self.branches(size, fusion)
+        return HRNet(self, branches, outputs=branches)
 
 
 def conv_bn(inputs: int, outputs: int, stride: int, *, relu: bool) -> nn.Sequential:
@@ -180,9 +129,7 @@ class Module(nn.Module):
             for j, (path, x) in enumerate(zip(row, branches, strict=True)):
                 y = x if path is None else path(x)
                 if j > i:
-                    # stride-2 convolutions sample positions 0, 2, 4, ...: output k lies at input 2k, so cutting the
-                    # surplus on the right and below keeps the alignment of sizes that divide
-                    y = F.interpolate(y, scale_factor=float(2 ** (j - i)), mode="nearest")[..., : size[0], : size[1]]
+                    y = cut(F.interpolate(y, scale_factor=float(2 ** (j - i)), mode="nearest"), size[0], size[1])
                 total = y if total is None else total + y
             assert total is not None
             outputs.append(F.relu(total))
@@ -268,48 +215,24 @@ class HRNetTrunk(nn.Module):
         return list(self.stage3(branches))
 
 
-class PoseHRNet(HRNetTrunk):
-    """HRNet with a 1x1 head.
+class HRNet(HRNetTrunk, Backbone):
+    """All four stages.
 
     Args:
         spec: widths and depths.
-        outputs: channels of the head.
-        size: of the crops, px; decides what a size that does not divide needs.
-        fusion: see `Fusion`.
+        branches: of stage 4.
+        outputs: branches that leave it.
         widen: the last fusion has four times the channels (UDP's released network).
     """
 
-    def __init__(
-        self, spec: HRNetSpec, outputs: int, size: Size, fusion: Fusion = "auto", *, widen: bool = False
-    ) -> None:
+    def __init__(self, spec: HRNetSpec, branches: int = 4, outputs: int = 1, *, widen: bool = False) -> None:
         super().__init__(spec)
-        channels = stage4_channels(spec, size, fusion)
+        channels = spec.channels(branches)
         wide = 4 * spec.width if widen else None
         self.transition3 = Transition(spec.channels(3), channels)
-        self.stage4 = Stage(spec, spec.modules[2], channels, channels, outputs=1, widen=wide)
-        self.final_layer = nn.Conv2d(wide or spec.width, outputs, 1)
-        self.output_layers = ("final_layer",)
+        self.stage4 = Stage(spec, spec.modules[2], channels, channels, outputs=outputs, widen=wide)
+        self.channels = (wide or spec.width, *channels[1:outputs])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised pictures (B, 3, h, w) -> maps (B, outputs, h/4, w/4)."""
-        features = self.stage4(self.transition3(self.trunk(x)))[0]
-        return torch.as_tensor(self.final_layer(features))
-
-
-def stage4_channels(spec: HRNetSpec, size: Size, fusion: Fusion) -> tuple[int, ...]:
-    """Channels of stage 4's branches: three of them where the rule for this size says so."""
-    return spec.channels(3 if resolve_fusion(fusion, size) == "three-branch" else 4)
-
-
-def heatmap_hrnet(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Heatmaps]:
-    """HRNet with one map per keypoint (HRNet, DARK, UDP's Gaussian form)."""
-    return PoseNetwork(PoseHRNet(BACKBONES[backbone], len(KEYPOINTS), size, fusion), Heatmaps)
-
-
-BACKBONES: dict[str, HRNetSpec] = {
-    # narrow and shallow, for processors: our own widths and depths, not a published network
-    "hrnet_w16": HRNetSpec(16, stem=32, bottlenecks=2, modules=(1, 2, 2), blocks=2),
-    "hrnet_w32": HRNetSpec(32),
-    "hrnet_w48": HRNetSpec(48),
-}
-"""The backbones, by name."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised pictures (B, 3, h, w) -> the branches that leave stage 4."""
+        return list(self.stage4(self.transition3(self.trunk(x))))

@@ -28,25 +28,41 @@ class PoseNetwork(nn.Module, Generic[P]):
     Args:
         network: takes normalised pictures (B, 3, h, w).
         pack: turns the network's output into the codec's tuple.
+        mean, std: of the pixels, RGB in [0, 1].
+        bgr: the network takes blue first (SimpleBaseline's released ones do, with the statistics of RGB).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, pack: Callable[..., P]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        pack: Callable[..., P],
+        *,
+        mean: tuple[float, float, float] = MEAN,
+        std: tuple[float, float, float] = STD,
+        bgr: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.pack = pack
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.bgr = bgr
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> P:
         """(B, 3, h, w) RGB in [0, 1] -> prediction."""
+        if self.bgr:
+            pixels = pixels.flip(1)
         return self.pack(self.network((pixels - self.mean) / self.std))
 
 
 def initialise(network: nn.Module, scheme: Initialisation, generator: torch.Generator) -> None:
     """Fill all parameters anew; batch norms get weight 1, bias 0 and fresh statistics.
+
+    Linear and 1-D convolutions get torch's own initialisation, as the released networks leave it. A network whose paper
+    says otherwise of some layers has a method `initialise(scheme, generator)`, which is called last.
 
     Args:
         network: anything with an attribute `output_layers`, the names of the layers that emit maps.
@@ -55,7 +71,9 @@ def initialise(network: nn.Module, scheme: Initialisation, generator: torch.Gene
     """
     heads = tuple(network.output_layers)  # type: ignore[arg-type]
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        if isinstance(module, nn.Linear | nn.Conv1d):
+            reset_as_torch(module, generator)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             if scheme == "paper" or name in heads:
                 nn.init.normal_(module.weight, std=0.001, generator=generator)
             else:
@@ -69,6 +87,17 @@ def initialise(network: nn.Module, scheme: Initialisation, generator: torch.Gene
             last = getattr(module, "bn3", getattr(module, "bn2", None))
             if hasattr(module, "downsample") and isinstance(last, nn.BatchNorm2d):
                 nn.init.zeros_(last.weight)
+    own = getattr(network, "initialise", None)
+    if own is not None:
+        own(scheme, generator)
+
+
+def reset_as_torch(module: nn.Linear | nn.Conv1d | nn.Conv2d, generator: torch.Generator) -> None:
+    """Torch's default initialisation, uniform within 1 / sqrt(fan in), from a generator."""
+    bound = module.weight[0].numel() ** -0.5
+    nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+    if module.bias is not None:
+        nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -186,7 +186,7 @@ def _protocol_components(record: Record) -> dict[str, str]:
         "boxes": "GT boxes" if protocol.boxes == "gt" else f"boxes from {protocol.boxes}",
         "flip": "flip test" if protocol.flip else "no flip test",
         "degradation": "plain crops" if degradation == "paper" else f"pixels: {degradation}",
-        "scoring": f"rescoring {protocol.rescoring:g}, NMS {protocol.oks_nms:g}",
+        "scoring": f"rescoring {protocol.rescoring_form} {protocol.rescoring:g}, NMS {protocol.oks_nms:g}",
         "referee": f"scored by {protocol.referee}",
         "shape": f"crops {_shape(size)}" if size else "",
         "backbone": call.backbone,

@@ -252,7 +252,8 @@ def _method(sheet: Sheet, row: Mapping[str, Any], persons: list[Any]) -> str:
     if len(persons) > 1 and row.get("n_persons") is not None:
         letter = sheet.mark(f"scored on {row['n_persons']} persons")
         return f"{name} ({letter})"
-    return name
+    letters_of = [sheet.mark(note) for note in row.get("notes") or ()]
+    return f"{name} ({','.join(letters_of)})" if letters_of else name
 
 
 def _add_reported(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from lrbench.geometry import Size
 from lrbench.method import describe, list_methods, load_method, parse_settings
-from lrbench.models.hrnet import BACKBONES
+from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import initialise
 from lrbench.structures import KEYPOINTS
 
@@ -32,7 +32,7 @@ def test_shapes_losses_gradients(name, size):
     assert weight.shape == (2, len(KEYPOINTS))
     for stage in method.stages:
         model.zero_grad()
-        terms = stage.loss(model(pixels), ideal, weight)
+        terms = stage.terms(model.network, model(pixels), ideal, weight)
         sum(terms.values()).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         assert all(torch.isfinite(t) for t in terms.values())
@@ -40,11 +40,11 @@ def test_shapes_losses_gradients(name, size):
         assert any(g.abs().max() > 0 for g in gradients)
         # a batch with no labelled keypoint costs nothing and does not crash
         empty, nothing = method.codec.encode(xy, torch.zeros(2, len(KEYPOINTS)))
-        assert sum(stage.loss(prediction, empty, nothing).values()).item() == 0
+        assert sum(stage.terms(model.network, prediction, empty, nothing).values()).item() == 0
         # repeating the batch leaves the loss as it is
         twice = [type(t)(*(torch.cat([f, f]) for f in t)) for t in (prediction, ideal)]
-        doubled = stage.loss(*twice, torch.cat([weight, weight]))
-        once = stage.loss(prediction, ideal, weight)
+        doubled = stage.terms(model.network, *twice, torch.cat([weight, weight]))
+        once = stage.terms(model.network, prediction, ideal, weight)
         for key, value in once.items():
             torch.testing.assert_close(doubled[key], value, rtol=1e-4, atol=1e-7)
     decoded = method.codec.decode(model.eval()(pixels))
