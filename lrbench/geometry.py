@@ -153,10 +153,17 @@ class Grid:
     """The map a network emits over a frame: one cell for every `stride` px.
 
     cell = px / pitch + offset, per axis; the alignment rule of the frame decides both.
+
+    Attributes:
+        frame: the crop.
+        stride: px per cell.
+        tiled: cells are areas that tile the crop, cell = (px + 0.5) / stride - 0.5 (DSNT), instead of points; for
+            ``biased`` frames.
     """
 
     frame: Frame
     stride: int
+    tiled: bool = False
 
     def __post_init__(self) -> None:
         size = self.frame.size
@@ -165,6 +172,7 @@ class Grid:
                 f"size {size} is not a multiple of the map's stride {self.stride}; "
                 f"choose sides divisible by {self.stride}, for example 64x48"
             )
+        assert not self.tiled or self.frame.align == "biased"
         if min(self.size.height, self.size.width) < 2:
             raise ValueError(f"size {size} gives a map of {self.size}; both sides of the map need at least 2 cells")
 
@@ -185,6 +193,8 @@ class Grid:
     @property
     def offset(self) -> tuple[float, float]:
         """Cell coordinates of the crop's first pixel."""
+        if self.tiled:
+            return 0.5 / self.stride - 0.5, 0.5 / self.stride - 0.5
         if self.frame.align != "dark":
             return 0.0, 0.0
         # both are centred: cell = (px - (H - 1) / 2) / pitch + (H' - 1) / 2, not zero along y, whose pitch is that of x
@@ -194,11 +204,11 @@ class Grid:
     def mirror_shift(self) -> int:
         """Whole cells by which a mirrored-back map must move right to lie on the plain one.
 
-        A joint at px u comes back from the mirrored pass at cell (W' - 1) - (W - 1 - u) / pitch, which misses u / pitch
-        by (W - 1) / pitch - (W' - 1): 0.75 cells for the biased rule at stride 4, nothing for the two others. The
+        A joint at px u comes back from the mirrored pass at cell (W' - 1) - cell(W - 1 - u), which misses cell(u) by
+        (W - 1) / pitch + 2 offset - (W' - 1): 0.75 cells for the biased rule at stride 4, nothing for the others. The
         released code moves the map by one whole cell, which leaves 0.25.
         """
-        return round((self.frame.size.width - 1) / self.pitch[0] - (self.size.width - 1))
+        return round((self.frame.size.width - 1) / self.pitch[0] + 2 * self.offset[0] - (self.size.width - 1))
 
 
 def invert(matrix: Float) -> Float:

@@ -183,6 +183,8 @@ def _epoch(
     network = model.module.network
     sums: dict[str, float] = {}
     model.train()
+    # what a network draws for itself (dropout) depends on the epoch alone, so that a continued run draws the same
+    torch.manual_seed(1_000_003 * seed + epoch)
     batches = crops.epoch(batch, workers, recipe.augmentation, seed, epoch)
     for i in range(steps):
         asked = time.perf_counter()

@@ -118,3 +118,9 @@ def inside(ideal: OffsetMaps) -> Tensor:
     heatmap is 1, as a disc is everywhere.
     """
     return ((ideal.offset != 0).any(2) | (ideal.heatmap == 1)).to(ideal.offset.dtype)
+
+
+def interleaved(maps: Tensor) -> OffsetMaps:
+    """(B, 3K, H, W), per keypoint class, x, y -> maps."""
+    maps = maps.reshape(len(maps), -1, 3, *maps.shape[-2:])
+    return OffsetMaps(maps[:, :, 0], maps[:, :, 1:])

@@ -14,7 +14,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Xiao et al., ECCV 2018, arXiv:1804.06208"
-REPORTED = ("SimpleBaseline",)
+REPORTED = ("SimpleBaseline", "Simple Baseline")
 """Names under which papers report it."""
 
 

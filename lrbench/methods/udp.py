@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lrbench.codecs.heatmap import Heatmap, Heatmaps, Refinement, argmax, default_sigma, taylor_step_udp
-from lrbench.codecs.offset import HeatmapOffset, OffsetMaps
+from lrbench.codecs.offset import HeatmapOffset, OffsetMaps, interleaved
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss, weighted_mse
 from lrbench.method import Method, Stage
@@ -111,9 +111,3 @@ def offset_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Off
         return map_network(backbone, size, fusion, interleaved, per_keypoint=3)
     network = MapNetwork(spec.finest(size, fusion, widen=True), 3 * len(KEYPOINTS))
     return PoseNetwork(network, interleaved)
-
-
-def interleaved(maps: Tensor) -> OffsetMaps:
-    """(B, 3K, H, W), per keypoint class, x, y -> maps."""
-    maps = maps.reshape(len(maps), -1, 3, *maps.shape[-2:])
-    return OffsetMaps(maps[:, :, 0], maps[:, :, 1:])

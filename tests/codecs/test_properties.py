@@ -77,9 +77,13 @@ def test_dark_is_sub_cell_away_from_the_border(size):
     assert (codec.decode(codec.encode(xy, visible)[0]).xy - xy).abs().max() < 0.3
 
 
+MIRROR_DEFECT = {"hrnet": 1.0, "simplebaseline": 1.0}
+"""px by which the released one-cell shift misses on a grid that ignores pixel centres: a quarter of stride 4."""
+
+
 @cases
 def test_mirror_identity(name, size):
-    """unflip(encode(mirrored keypoints)) is encode(keypoints); the biased rule misses it by a quarter cell."""
+    """unflip(encode(mirrored keypoints)) reads as encode(keypoints), or misses it by the stated defect."""
     method = load_method(name, Size.parse(size))
     codec, (xy, visible) = method.codec, inside(Size.parse(size))
     order = mirror_index()
@@ -87,14 +91,17 @@ def test_mirror_identity(name, size):
     mirrored[..., 0] = method.frame.size.width - 1 - mirrored[..., 0]
     ideal, _ = codec.encode(xy, visible)
     unflipped = codec.unflip(codec.encode(mirrored, visible)[0], order)
-    if method.frame.align == "biased":
-        ours, theirs = codec.decode(unflipped).xy, codec.decode(ideal).xy
-        difference = (ours - theirs)[..., 0]
-        assert difference.abs().max() <= 4 + 1e-3
-        assert difference.mean() == pytest.approx(1.0, abs=0.4), "0.25 cells, as the released shift leaves"
+    ours, theirs = codec.decode(unflipped), codec.decode(ideal)
+    difference = ours.xy - theirs.xy
+    if name in MIRROR_DEFECT:
+        assert difference[..., 0].abs().max() <= 4 + 1e-3
+        assert difference[..., 0].mean() == pytest.approx(MIRROR_DEFECT[name], abs=0.4)
         return
-    for a, b in zip(unflipped, ideal, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert difference.abs().max() < 2e-3
+    torch.testing.assert_close(codec.decode(codec.average(ideal, unflipped)).xy, theirs.xy, atol=2e-3, rtol=0)
+    if method.frame.align != "biased":
+        for a, b in zip(unflipped, ideal, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", ["64x48", "128x96"])
