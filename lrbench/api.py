@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrbench.bench import Bench, Cell, Overwrite, protocol_of
+from lrbench.bench import Bench, Cell, Overwrite, Planned, on_table_backbone, plan_table, run_planned
 from lrbench.geometry import Size
 from lrbench.inference import Progress, silent
+from lrbench.published import Entry
 from lrbench.records import Record
 
 
@@ -38,9 +39,10 @@ def evaluate(method: str, res: str = "64x48", *, progress: Progress = silent, **
 
 
 def compare(
-    methods: Sequence[str],
+    methods: Sequence[str] = (),
     res: str | Sequence[str] = "64x48",
     *,
+    table: str | None = None,
     seeds: Sequence[int] = (0,),
     may_train: bool = True,
     overwrite: Overwrite = "never",
@@ -49,15 +51,26 @@ def compare(
 ) -> dict[str, Any]:
     """Train what is missing, score all under one protocol; returns ``{"protocol": ..., "rows": [...]}``.
 
+    With `table`, a published one such as ``cal/8``, its rows say methods, sizes and settings; `methods`, where given,
+    chooses among them.
+
     Args, Raises: see `train`.
     """
-    bench = Bench(progress)
-    sizes = [res] if isinstance(res, str) else list(res)
-    cells = [
-        Cell(method=name, res=Size.parse(size), seed=seed, **options)
-        for size in sizes
-        for name in methods
-        for seed in seeds
-    ]
-    rows = [bench.row(cell, may_train=may_train, overwrite=overwrite) for cell in cells]
-    return {"protocol": protocol_of(bench, cells), "rows": rows}
+
+    def beside(entry: Entry, seed: int) -> Cell:
+        assert entry.reported.size is not None
+        settings = {**options.get("settings", {}), **entry.settings}
+        fields = {**options, "settings": settings, "sr": entry.reported.sr, "seed": seed}
+        return on_table_backbone(Cell(method=entry.method, res=entry.reported.size, **fields), entry)
+
+    if table is not None:
+        planned = plan_table(table, beside, methods=methods, seeds=seeds)
+    else:
+        sizes = [res] if isinstance(res, str) else list(res)
+        planned = [
+            Planned(Cell(method=name, res=Size.parse(size), seed=seed, **options))
+            for size in sizes
+            for name in methods
+            for seed in seeds
+        ]
+    return run_planned(Bench(progress), planned, may_train=may_train, overwrite=overwrite)

@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 import lrbench
-from lrbench import evaluation, records
+from lrbench import evaluation, published, records
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
 from lrbench.datasets.images import DataError, ImageStore
@@ -31,13 +31,15 @@ from lrbench.degradation import Preset, load_preset
 from lrbench.geometry import Size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
-from lrbench.method import Method, costs, default_backbone, describe, load_method, plain, reported_labels
+from lrbench.method import Method, costs, default_backbone, describe, load_method, plain
+from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
 from lrbench.report import reported
+from lrbench.report.reported import Reported
 from lrbench.structures import Persons, Predictions, Rescoring
-from lrbench.training import Trained, TrainingError, copy_matching, processor_precision, summary, train
-from lrbench.weights import load_weights, pretrained_file
+from lrbench.training import Trained, TrainingError, processor_precision, summary, train
+from lrbench.weights import Start, load_weights, match, pretrained_backbone, renamed, shipped, started_from
 
 Overwrite = Literal["never", "failed", "always"]
 
@@ -62,7 +64,8 @@ class Cell:
         boxes: ``gt`` or a detection file.
         flip: average with the mirrored crop.
         weights: a file to score instead of a trained run.
-        start: weights to begin training with.
+        start: weights to begin training with; all that fits is used.
+        pretrained: files or names of backbones to begin training with; each method takes that of its backbone.
         device, precision, workers: how to compute.
         runs, results: folders.
     """
@@ -85,6 +88,7 @@ class Cell:
     flip: bool = True
     weights: Path | None = None
     start: Path | None = None
+    pretrained: Sequence[str] = ()
     device: str = "auto"
     precision: str | None = None
     workers: int = 2
@@ -178,7 +182,8 @@ class Bench:
         precision = cell.precision or processor_precision(device)
         identity = self._identity(cell, method, recipe, precision)
         run = run_folder(cell, identity)
-        start = _starting_weights(cell, recipe, method)
+        continues = (run / "state.pt").exists()
+        start = {} if continues else self.starting_weights(cell)
         validate = None
         if recipe.select == "best" and method.stages:
             scored = self.dataset(cell.data, cell.split)
@@ -208,6 +213,23 @@ class Bench:
         )
         return run, trained
 
+    def starting_weights(self, cell: Cell) -> dict[str, torch.Tensor]:
+        """What a cell's training begins with, by the names of its network; empty for a start from scratch.
+
+        Raises:
+            ValueError: wrong usage.
+            DataError: a file is missing, damaged or refused, or has nothing for the method.
+        """
+        method = cell.compose()
+        start = _start(cell, cell.training_recipe(), method)
+        if not start.tensors:
+            return {}
+        fit = match(method.build_model().network.state_dict(), start.tensors, start.allowed)
+        if not fit.used and (cell.start or cell.pretrained):
+            raise DataError(f"{start.label}: none of its {len(start.tensors)} tensors fits {method.name} at {cell.res}")
+        self._say(f"{method.name} {cell.res} starts from {start.label}: {fit}")
+        return renamed(start.tensors, fit)
+
     def evaluate(self, cell: Cell, *, overwrite: bool = True) -> records.Record:
         """Score a cell's weights and keep the record; a kept record of the same key is returned as it is.
 
@@ -224,7 +246,9 @@ class Bench:
         if not overwrite and (kept := find_record(cell, method, dataset, key)) is not None:
             return kept
         model = method.build_model()
-        load_weights(model.network, weights, method.name)
+        fit = load_weights(model.network, weights, method.name)
+        if cell.weights:
+            self._say(f"weights {cell.weights}: {fit}")
         persons = None if cell.boxes == "gt" else read_detections(Path(cell.boxes), dataset.images)
         crops = self.crops(cell.data, cell.split, method, preset, persons)
         device = cell.torch_device()
@@ -265,7 +289,9 @@ class Bench:
                 eval_images_per_second=len(crops.persons) / seconds,
                 peak_memory=peak_memory(device),
             ),
-            provenance=provenance(cell.method, sha, cell.seed, device, "32-true"),
+            provenance=provenance(
+                cell.method, sha, cell.seed, device, "32-true", weights_used=str(fit) if cell.weights else ""
+            ),
             settings=describe(method),
         )
         records.write_record(cell.results, record, scored)
@@ -278,25 +304,31 @@ class Bench:
         results = evaluation.to_results(perfect(method, crops), method.rescoring)
         return evaluation.score(json.loads(dataset.annotation_file.read_bytes()), results), len(dataset.persons)
 
-    def row(self, cell: Cell, *, may_train: bool = True, overwrite: Overwrite = "never") -> dict[str, Any]:
-        """One row of a comparison; a failure is a row that says so, not an exception."""
+    def row(
+        self,
+        cell: Cell,
+        *,
+        may_train: bool = True,
+        overwrite: Overwrite = "never",
+        beside: Reported | None = None,
+    ) -> dict[str, Any]:
+        """One row of a comparison; a failure is a row that says so, not an exception.
+
+        Args:
+            cell: what to measure.
+            may_train: train what is missing.
+            overwrite: score again what has a record.
+            beside: the reported row to set beside it; None looks for one.
+        """
         method = cell.compose()
-        row: dict[str, Any] = {
+        row = empty_row() | {
             "method": method.name,
             "backbone": method.backbone,
             "sr": cell.sr,
             "res": str(cell.res),
             "seed": cell.seed,
-            "status": "missing",
-            "reason": "",
-            "metrics": None,
-            "ci95": {},
+            "settings": {key: plain(value) for key, value in cell.settings.items()},
             "notes": _notes(method),
-            "reported": None,
-            "params": None,
-            "macs": None,
-            "n_images": None,
-            "n_persons": None,
         }
         row["params"], row["macs"] = costs(method)
         record = None
@@ -313,10 +345,16 @@ class Bench:
             row["metrics"] = record.metrics.model_dump()
             row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
             row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
-        found = reported.find(reported_labels(method.name), method.backbone, cell.res, cell.sr)
+        found, differences = (beside, []) if beside is not None else published.find(method, cell.sr)
         if found is not None:
-            row["reported"] = reported.comparison(found, record, backbone=method.backbone)
+            row["reported"] = reported.comparison(found, record, backbone=method.backbone, differences=differences)
         return row
+
+    def _say(self, text: str) -> None:
+        """One line for people, where the progress has a voice (`lrbench.console.Reporter`)."""
+        say = getattr(self.progress, "say", None)
+        if say is not None:
+            say(text)
 
     def _identity(self, cell: Cell, method: Method[Any], recipe: Recipe, precision: str) -> dict[str, Any]:
         data = cell.train_data or cell.data
@@ -336,7 +374,7 @@ class Bench:
             "lr_preset": plain(load_preset(cell.lr_preset)),
             "seed": cell.seed,
             "precision": precision,
-            "start": _start_name(cell, recipe, method),
+            "start": _start(cell, recipe, method).name,
             "code": code_hash(cell.method),
             "torch": torch.__version__,
         }
@@ -345,7 +383,8 @@ class Bench:
         if cell.weights is not None:
             if not cell.weights.is_file():
                 raise DataError(f"weights {cell.weights}: no such file")
-            return cell.weights, _training_of(cell.weights.parent), None
+            ours = cell.weights.name in ("weights.safetensors", "last.safetensors")
+            return cell.weights, _training_of(cell.weights.parent) if ours else None, None
         recipe = cell.training_recipe()
         precision = cell.precision or processor_precision(cell.torch_device())
         identity = self._identity(cell, method, recipe, precision)
@@ -427,6 +466,141 @@ def evaluate_predictions(
     )
     records.write_record(results, record, scored)
     return record
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One row of a comparison before it is run.
+
+    Attributes:
+        cell: what to measure; None for a row that is only reported.
+        beside: the reported row to set beside it; None looks for one.
+        reason: why nothing is measured.
+    """
+
+    cell: Cell | None
+    beside: Reported | None = None
+    reason: str = ""
+
+
+def plan_table(
+    table: str,
+    make: Callable[[published.Entry, int], Cell],
+    *,
+    methods: Sequence[str] = (),
+    sizes: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+) -> list[Planned]:
+    """Rows of a published table as they will be run; rows that cannot be measured here stay, with the reason.
+
+    Args:
+        table: its name, for example ``cal/8``.
+        make: makes the cell of a row, given a seed.
+        methods, sizes: only these; empty for all.
+        seeds: one row each.
+
+    Raises:
+        ValueError: no such table, or nothing of it is asked for.
+    """
+    planned = []
+    for entry in published.entries(table, methods, sizes):
+        if not entry.method:
+            planned.append(Planned(None, entry.reported, entry.reason))
+            continue
+        try:
+            planned += [Planned(make(entry, seed), entry.reported) for seed in seeds]
+        except ValueError as error:  # an upscaler or a size that this version does not have
+            planned.append(Planned(None, entry.reported, str(error)))
+    if not planned:
+        raise ValueError(f"table {table} has no row of these methods and sizes; see lrbench ls tables")
+    return planned
+
+
+def on_table_backbone(cell: Cell, entry: published.Entry) -> Cell:
+    """A cell on the backbone it names; where it names none, on that of a table's row or its narrow stand-in.
+
+    Raises:
+        ValueError: the method cannot take it.
+    """
+    if cell.backbone is None:
+        quick = cell.training_recipe().name == "quick"
+        name = BACKBONES[entry.backbone].narrow if quick else entry.backbone
+        cell = dataclasses.replace(cell, backbone=name)
+    cell.compose()
+    return cell
+
+
+def run_planned(
+    bench: Bench,
+    planned: Sequence[Planned],
+    *,
+    may_train: bool = True,
+    overwrite: Overwrite = "never",
+    begin: Callable[[int, Cell], None] | None = None,
+) -> dict[str, Any]:
+    """Run the rows of a comparison in order.
+
+    Args:
+        bench: opens the data.
+        planned: the rows.
+        may_train: train what is missing.
+        overwrite: score again what has a record.
+        begin: called before each row that is measured, with its number, from 1.
+
+    Returns:
+        ``{"protocol": ..., "rows": [...]}``
+
+    Raises:
+        ValueError, DataError: weights to begin with cannot be used, which shows before the first row is run.
+    """
+    for item in planned:
+        if item.cell is not None:
+            _start(item.cell, item.cell.training_recipe(), item.cell.compose())
+    rows = []
+    for number, item in enumerate(planned, 1):
+        if item.cell is None:
+            assert item.beside is not None
+            rows.append(reported_only(item.beside, item.reason))
+        else:
+            if begin is not None:
+                begin(number, item.cell)
+            rows.append(bench.row(item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside))
+    cells = [p.cell for p in planned if p.cell is not None]
+    return {"protocol": protocol_of(bench, cells) if cells else {}, "rows": rows}
+
+
+def empty_row() -> dict[str, Any]:
+    """A row of a comparison of which nothing is known yet."""
+    return {
+        "method": "",
+        "backbone": "",
+        "sr": "none",
+        "res": "",
+        "seed": None,
+        "settings": {},
+        "status": "missing",
+        "reason": "",
+        "metrics": None,
+        "ci95": {},
+        "notes": [],
+        "reported": None,
+        "params": None,
+        "macs": None,
+        "n_images": None,
+        "n_persons": None,
+    }
+
+
+def reported_only(beside: Reported, reason: str) -> dict[str, Any]:
+    """A row of a published table that nothing here measures."""
+    return empty_row() | {
+        "method": beside.method,
+        "backbone": beside.backbone,
+        "sr": beside.sr,
+        "res": str(beside.size or ""),
+        "reason": reason,
+        "reported": reported.comparison(beside),
+    }
 
 
 def _notes(method: Method[Any]) -> list[str]:
@@ -554,7 +728,9 @@ def code_hash(method: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def provenance(method: str, weights_sha: str, seed: int | None, device: str, precision: str) -> records.Provenance:
+def provenance(
+    method: str, weights_sha: str, seed: int | None, device: str, precision: str, *, weights_used: str = ""
+) -> records.Provenance:
     """Versions, device and time of a measurement."""
     packages = ("torch", "numpy", "opencv-python-headless", "pycocotools", "scikit-learn", "lightning-fabric")
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
@@ -564,6 +740,7 @@ def provenance(method: str, weights_sha: str, seed: int | None, device: str, pre
         code_hash=code_hash(method) if method else "",
         versions={"python": platform.python_version(), **{p: version(p) for p in packages}},
         weights_sha256=weights_sha,
+        weights_used=weights_used,
         seed=seed,
         device=f"{device} ({name})",
         precision=precision,
@@ -594,26 +771,18 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _start_name(cell: Cell, recipe: Recipe, method: Method[Any]) -> str:
-    if cell.start is None:
-        shipped = pretrained_file(method.backbone) if recipe.start == "pretrained" and method.stages else None
-        return "scratch" if shipped is None else f"shipped trunk, sha256:{hashlib.sha256(shipped).hexdigest()[:16]}"
-    if not cell.start.is_file():
-        raise DataError(f"--start {cell.start}: no such file")
-    return f"sha256:{hashlib.sha256(cell.start.read_bytes()).hexdigest()[:16]}"
-
-
-def _starting_weights(cell: Cell, recipe: Recipe, method: Method[Any]) -> dict[str, torch.Tensor] | None:
-    from lrbench.weights import pretrained, read_weights
-
+def _start(cell: Cell, recipe: Recipe, method: Method[Any]) -> Start:
+    """What a training begins with; methods that are not trained begin with nothing."""
+    if cell.start is not None and cell.pretrained:
+        raise ValueError("--start and --pretrained both say what to begin with; give one of them")
+    if not method.stages:
+        return Start()
     if cell.start is not None:
-        tensors = read_weights(cell.start)
-        if not copy_matching(method.build_model().network, tensors):
-            raise DataError(
-                f"--start {cell.start}: none of its {len(tensors)} tensors fits {method.name} at {cell.res}"
-            )
-        return tensors
-    return pretrained(method.backbone) if recipe.start == "pretrained" and method.stages else None
+        return started_from(cell.start)
+    if cell.pretrained:
+        given = [cell.pretrained] if isinstance(cell.pretrained, str) else cell.pretrained
+        return pretrained_backbone(given, method.backbone)
+    return shipped(method.backbone) if recipe.start == "pretrained" else Start()
 
 
 def _training_of(run: Path) -> records.Training | None:

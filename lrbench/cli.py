@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lrbench.bench import Cell
     from lrbench.console import Reporter
     from lrbench.method import Method
+    from lrbench.published import Entry
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
 CORES = os.cpu_count() or 1
@@ -60,7 +61,12 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of records.")]
 Set = Annotated[list[str], typer.Option("--set", help="Override one number of the method.", metavar="KEY=VALUE")]
 Plugin = Annotated[list[Path], typer.Option("--plugin", help="File that defines a method.", metavar="FILE")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Score these weights instead of a run's.")]
-Start = Annotated[Path | None, typer.Option("--start", help="Weights to begin training with.")]
+Start = Annotated[Path | None, typer.Option("--start", help="Weights to begin training with; all that fits is used.")]
+Pretrained = Annotated[
+    list[str],
+    typer.Option("--pretrained", help="Begin with this backbone: a file, or a name such as resnet50-19c8e357; "
+                 "repeatable, each method takes its own.", metavar="FILE|NAME"),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tracebacks of errors.")]
@@ -111,6 +117,7 @@ def train(
     batch: BatchSize = None,
     seed: Seed = 0,
     start: Start = None,
+    pretrained: Pretrained = [],
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
@@ -127,7 +134,8 @@ def train(
 
         cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, lr_preset=lr_preset,
                          split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=seed,
-                         start=start, device=device, precision=precision, workers=workers, runs=runs)  # fmt: skip
+                         start=start, pretrained=pretrained, device=device, precision=precision, workers=workers,
+                         runs=runs)  # fmt: skip
         check_writable(runs)
         report.say(announcement(cell))
         report.context = cell.method
@@ -168,6 +176,7 @@ def eval(
     seed: Seed = 0,
     weights: Weights = None,
     start: Start = None,
+    pretrained: Pretrained = [],
     predictions: Annotated[Path | None, typer.Option("--predictions", help="Score a COCO keypoint result.")] = None,
     device: Device = "auto",
     precision: Precision = None,
@@ -194,7 +203,7 @@ def eval(
             cell = make_cell(method, res, plugin, settings, data=data, train_data=train_data, backbone=backbone,
                              sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
                              recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
-                             device=device, precision=precision, workers=workers, runs=runs,
+                             pretrained=pretrained, device=device, precision=precision, workers=workers, runs=runs,
                              results=results)  # fmt: skip
             report.context = cell.method
             record = Bench(report).evaluate(cell)
@@ -207,8 +216,16 @@ def eval(
 
 @app.command()
 def compare(
-    methods: Annotated[list[str], typer.Argument(help="See lrbench ls methods.")],
-    res: ResList = ["64x48"],
+    methods: Annotated[list[str] | None, typer.Argument(help="See lrbench ls methods; none with --table.")] = None,
+    res: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--res", help="Crop size, HEIGHTxWIDTH; repeatable. Default: 64x48, or the table's.", metavar="HxW"
+        ),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", help="A published table, for example cal/8; see lrbench ls tables.")
+    ] = None,
     data: Data = "synth",
     train_data: TrainData = None,
     backbone: Backbone = None,
@@ -223,6 +240,7 @@ def compare(
     batch: BatchSize = None,
     seed: SeedList = [0],
     start: Start = None,
+    pretrained: Pretrained = [],
     may_train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is missing.")] = True,
     overwrite: Annotated[Overwrite, typer.Option("--overwrite", help="Score again what has a record.")] = "never",
     device: Device = "auto",
@@ -238,36 +256,49 @@ def compare(
 ) -> None:
     """Train what is missing, score all under one protocol, and print one table beside the papers' numbers."""
     with errors(verbose), reporter(quiet) as report:
-        from lrbench.bench import Bench, check_writable, protocol_of
+        from lrbench.bench import Bench, Planned, check_writable, on_table_backbone, plan_table, run_planned
 
-        check_settings(methods, settings, plugin)
-        cells = []
-        for size in res:
-            for name in methods:
-                for number in seed:
-                    cell = make_cell(name, size, plugin, settings, shared=True, data=data, train_data=train_data,
-                                     backbone=backbone, sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip,
-                                     split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
-                                     seed=number, start=start, device=device, precision=precision, workers=workers,
-                                     runs=runs, results=results)  # fmt: skip
-                    cells.append(cell)
+        if not methods and table is None:
+            raise ValueError("compare needs at least one METHOD, or --table NAME")
+
+        def make(name: str, size: str, number: int, extra: list[str], upscaler: str) -> Cell:
+            return make_cell(name, size, plugin, [*settings, *extra], shared=True, data=data, train_data=train_data,
+                             backbone=backbone, sr=upscaler, lr_preset=lr_preset, boxes=boxes, flip=flip,
+                             split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
+                             seed=number, start=start, pretrained=pretrained, device=device,
+                             precision=precision, workers=workers, runs=runs, results=results)  # fmt: skip
+
+        def make_beside(entry: Entry, number: int) -> Cell:
+            texts = [f"{key}={value}" for key, value in entry.settings.items()]
+            cell = make(entry.method, str(entry.reported.size), number, texts, entry.reported.sr)
+            return on_table_backbone(cell, entry)
+
+        if table is not None:
+            planned = plan_table(table, make_beside, methods=methods or (), sizes=res or (), seeds=seed)
+            check_settings([item.cell.method for item in planned if item.cell], settings, plugin)
+        else:
+            names = methods or []
+            check_settings(names, settings, plugin)
+            planned = [Planned(make(name, size, number, [], sr))
+                       for size in res or ["64x48"] for name in names for number in seed]  # fmt: skip
         check_writable(runs)
         check_writable(results)
-        bench = Bench(report)
-        report.say(announcement(cells[0]))
-        rows = []
-        for number, cell in enumerate(cells, 1):
-            report.context = f"[{number}/{len(cells)}] {cell.method} {cell.res}"
-            rows.append(bench.row(cell, may_train=may_train, overwrite=overwrite))
+        cells = [item.cell for item in planned if item.cell]
+        if cells:
+            report.say(announcement(cells[0]))
+
+        def begin(number: int, cell: Cell) -> None:
+            report.context = f"[{number}/{len(planned)}] {cell.method} {cell.res}"
+
+        outcome = run_planned(Bench(report), planned, may_train=may_train, overwrite=overwrite, begin=begin)
         report.close()
-        protocol = protocol_of(bench, cells)
         if as_json:
-            print(json.dumps({"protocol": protocol, "rows": rows}))
+            print(json.dumps(outcome))
         else:
             from lrbench.report.tables import compare_table
 
-            show(compare_table(protocol, rows))
-    if any(row["status"] == "failed" for row in rows):
+            show(compare_table(outcome["protocol"], outcome["rows"]))
+    if any(row["status"] == "failed" for row in outcome["rows"]):
         raise typer.Exit(FAILED)
 
 
@@ -407,13 +438,15 @@ def list_names(
     kind: Annotated[str, typer.Argument(help="methods, backbones, degradations, datasets or tables.")] = "methods",
     plugin: Plugin = [],
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List what there is."""
-    with errors(verbose):
+    """List what there is; methods with their papers, the sizes they take, parameters and multiply-adds."""
+    with errors(verbose), reporter(quiet) as report:
         from lrbench.listing import listing
 
-        rows = listing(kind, plugin)
+        rows = listing(kind, plugin, report)
+        report.close()
         if as_json:
             print(json.dumps({kind: rows}))
         else:
@@ -530,11 +563,12 @@ def announcement(cell: Cell) -> str:
     from lrbench.recipes import plan
 
     recipe, method = cell.training_recipe(), cell.compose()
+    begin = cell.start or ", ".join(cell.pretrained) or recipe.start
     plans = plan(method, recipe)
     epochs = f"{plans[-1].last} epochs of batch {recipe.batch or method.batch}, " if plans else ""
     return (
         f"data {cell.train_data or cell.data}/{cell.train_split} -> {cell.data}/{cell.split}, recipe {recipe.name}: "
-        f"{epochs}{recipe.initialisation} initialisation, {recipe.schedule} schedule, start {recipe.start}, "
+        f"{epochs}{recipe.initialisation} initialisation, {recipe.schedule} schedule, start {begin}, "
         f"seed {cell.seed}, device {cell.torch_device()}"
     )
 

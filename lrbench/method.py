@@ -294,8 +294,19 @@ def source_file(name: str) -> Path:
 
 
 def reported_labels(name: str) -> tuple[str, ...]:
-    """Names under which papers report a method; empty where it has none or is unknown."""
-    return tuple(getattr(_module(name), "REPORTED", ())) if name in _sources() else ()
+    """Names under which papers report a method with its own settings; empty where it has none or is unknown."""
+    return tuple(label for label, settings in reported_settings(name).items() if not settings)
+
+
+def reported_settings(name: str) -> dict[str, dict[str, Any]]:
+    """Names under which papers report a method, and the settings each stands for; empty where it has none.
+
+    A method's file says so in `REPORTED`: a tuple of names, or a mapping from names to settings.
+    """
+    labels = getattr(_module(name), "REPORTED", ()) if name in _sources() else ()
+    if isinstance(labels, Mapping):
+        return {label: dict(settings) for label, settings in labels.items()}
+    return {label: {} for label in labels}
 
 
 def describe(method: Method[Any]) -> dict[str, Any]:

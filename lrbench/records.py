@@ -148,13 +148,18 @@ class Cost(_Part):
 
 
 class Provenance(_Part):
-    """Where a number comes from."""
+    """Where a number comes from.
+
+    Attributes:
+        weights_used: what a file given by the user had for the network, in words; empty for a run's own weights.
+    """
 
     lrbench: str
     commit: str
     code_hash: str
     versions: dict[str, str]
     weights_sha256: str
+    weights_used: str = ""
     seed: int | None
     device: str
     precision: str

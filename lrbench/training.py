@@ -22,6 +22,7 @@ from lrbench.method import Method
 from lrbench.models.network import PoseNetwork, initialise
 from lrbench.recipes import Recipe, learning_rate, plan
 from lrbench.records import write_atomic
+from lrbench.weights import copy_matching
 
 Validate = Callable[[PoseNetwork[Any]], float]
 """Scores a model on the validation split, higher is better."""
@@ -225,14 +226,6 @@ def _epoch(
         "images_per_second": steps * batch / seconds,
         "data_wait": waited / seconds,
     }
-
-
-def copy_matching(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """Copy the tensors that a network has under the same name and shape; returns their names."""
-    state = network.state_dict()
-    used = [name for name, value in weights.items() if name in state and state[name].shape == value.shape]
-    network.load_state_dict({name: weights[name].to(state[name].dtype) for name in used}, strict=False)
-    return used
 
 
 def _claim(run: Path, identity: Mapping[str, Any]) -> None:

@@ -471,9 +471,8 @@ class TestPlugins:
         Path("mine.py").write_text(PLUGIN)
         listed = json.loads(cli("ls", "--plugin", "mine.py", "--json").stdout)["methods"]
         (row,) = [row for row in listed if row["name"] == "mine"]
-        assert row == {
-            "name": "mine", "summary": "A plugged-in method.", "paper": "nobody, 2020", "source": "file", "error": None
-        }  # fmt: skip
+        said = {"summary": "A plugged-in method.", "paper": "nobody, 2020", "source": "file", "error": None}
+        assert said.items() <= row.items()
         facts = json.loads(cli("describe", "mine", "--plugin", "mine.py", "--set", "sigma=1.5", "--json").stdout)
         assert facts["method"] == "mine"
         assert facts["settings"]["settings"]["sigma"] == 1.5
@@ -548,10 +547,12 @@ class TestJson:
     @pytest.mark.parametrize("kind", ["methods", "backbones", "degradations", "datasets", "tables"])
     def test_ls(self, cli, kind: str):
         document = json.loads(cli("ls", kind, "--json").stdout)
+        counted = {"year", "backbone", "sizes", "params", "macs"}
+        own = {"methods": counted, "tables": {"reported_only"}}.get(kind, set())
         assert list(document) == [kind]
         assert document[kind]
         for row in document[kind]:
-            assert set(row) == {"name", "summary", "paper", "source", "error"}
+            assert set(row) - own == {"name", "summary", "paper", "source", "error"}
             assert row["error"] is None
             assert row["source"] == "built-in"
         assert document[kind][0]["name"][:20] in cli("ls", kind).stdout

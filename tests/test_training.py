@@ -21,7 +21,8 @@ from lrbench.loading import Crops
 from lrbench.method import Method, load_method
 from lrbench.models.network import initialise
 from lrbench.recipes import PAPER, QUICK, Recipe
-from lrbench.training import TrainingError, copy_matching, train
+from lrbench.training import TrainingError, train
+from lrbench.weights import copy_matching
 
 RECIPE = dataclasses.replace(QUICK, epochs=3, batch=4)
 
@@ -217,7 +218,7 @@ def test_copy_matching_copies_what_fits():
         "no.such": torch.zeros(1),
         "final_layer.bias": torch.full_like(before["final_layer.bias"], 2, dtype=torch.float64),
     }
-    assert sorted(copy_matching(target, weights)) == ["conv1.weight", "final_layer.bias"]
+    assert sorted(copy_matching(target, weights).used) == ["conv1.weight", "final_layer.bias"]
     after = target.state_dict()
     assert (after["conv1.weight"] == 7).all()
     assert (after["final_layer.bias"] == 2).all()

@@ -30,8 +30,22 @@ from lrbench.models.resnet import BasicBlock
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Wang et al., Pattern Recognition 126, 2022, arXiv:2109.09090"
-REPORTED = ("CAL", "CAL (GMM components=2)")
-"""Names under which papers report it."""
+REPORTED: dict[str, dict[str, object]] = {
+    "CAL": {},
+    "CAL (offset mask: binary heatmap)": {"mask": "fixed", "fixed_mask": "disc"},
+    "CAL (offset mask: MGM)": {"mask": "mgm"},
+    "CAL (GMM components=1)": {"components": 1},
+    "CAL (GMM components=2)": {"components": 2},
+    "CAL (GMM components=3)": {"components": 3},
+    "CAL (heatmap target: binary)": {"heatmap": "binary"},
+    "CAL (heatmap target: Gaussian)": {"heatmap": "gaussian"},
+    "CAL (offset loss: L2)": {"offset_loss": "l2"},
+    "CAL (offset loss: Smooth L1)": {"offset_loss": "smooth_l1"},
+    "CAL (offset loss: L1)": {"offset_loss": "l1"},
+    "CAL (one-stage)": {"stages": "one"},
+    "CAL (two-stage)": {"stages": "two"},
+}
+"""Names under which the paper reports it, and the settings they stand for: the rows of its Tables 3 to 7."""
 
 OffsetLoss = Literal["l1", "l2", "smooth_l1"]
 FixedMask = Literal["gaussian", "disc"]

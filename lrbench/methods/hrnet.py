@@ -14,8 +14,12 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Sun et al., CVPR 2019, arXiv:1902.09212"
-REPORTED = ("HRNet",)
-"""Names under which papers report it."""
+REPORTED: dict[str, dict[str, object]] = {
+    "HRNet": {},
+    "HRNet, biased encoding, 0.25 shift": {"step": "quarter"},
+    "HRNet, biased encoding, argmax only (no shift)": {"step": "none"},
+}
+"""Names under which papers report it, and the settings they stand for."""
 
 
 def build(

@@ -22,15 +22,15 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Sun et al., ECCV 2018, arXiv:1711.08229; Nibali et al., 2018, arXiv:1801.07372"
-REPORTED = (
-    "IPR",
-    "DSNT",
-    "IPR (integral pose regression)",
-    "DSNT (soft-argmax, SmoothL1 + JS)",
-    "IPR (soft-argmax, SmoothL1 + heatmap MSE)",
-    "IPR (quoted by CAL paper)",
-)
-"""Names under which papers report it."""
+REPORTED: dict[str, dict[str, object]] = {
+    "DSNT": {},
+    "DSNT (soft-argmax, SmoothL1 + JS)": {},
+    "IPR": {"form": "ipr"},
+    "IPR (integral pose regression)": {"form": "ipr"},
+    "IPR (soft-argmax, SmoothL1 + heatmap MSE)": {"form": "ipr"},
+    "IPR (quoted by CAL paper)": {"form": "ipr"},
+}
+"""Names under which papers report it, and the settings they stand for."""
 
 Distance = Literal["l1", "euclidean"]
 

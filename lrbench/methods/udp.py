@@ -26,8 +26,13 @@ from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
 
 PAPER = "Huang et al., CVPR 2020, arXiv:1911.07524"
-REPORTED = ("UDP", "UDP(offset)")
-"""Names under which papers report it."""
+REPORTED: dict[str, dict[str, object]] = {
+    "UDP": {},
+    "UDP(offset)": {"form": "offset"},
+    "UDP(gaussian)": {"form": "gaussian"},
+    "UDPv1": {"form": "offset", "radius": 3.5},
+}
+"""Names under which papers report it, and the settings they stand for."""
 
 
 def build(

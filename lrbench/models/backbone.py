@@ -98,6 +98,11 @@ def cut(maps: Tensor, height: int, width: int) -> Tensor:
     return maps[..., :height, :width]
 
 
+def cut_to(maps: Tensor, pixels: Tensor, stride: int) -> Tensor:
+    """The cells of (..., H, W) that belong to pictures (..., h, w): h and w over the stride, rounded up."""
+    return cut(maps, -(-pixels.shape[-2] // stride), -(-pixels.shape[-1] // stride))
+
+
 def projection(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential | None:
     """1x1 convolution for a shortcut whose channels or resolution change."""
     if inputs == outputs and stride == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lrbench.models.backbone import BackboneSpec
 from lrbench.models.hrnet import HRNetSpec
+from lrbench.models.litehrnet import LiteHRNetSpec
 from lrbench.models.resnet import ResNetSpec
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -16,6 +17,8 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet50": ResNetSpec((3, 4, 6, 3)),
     "resnet101": ResNetSpec((3, 4, 23, 3)),
     "resnet152": ResNetSpec((3, 8, 36, 3)),
+    "litehrnet18": LiteHRNetSpec((2, 4, 2)),
+    "litehrnet30": LiteHRNetSpec((3, 8, 3)),
 }
 """All that ``--backbone`` takes."""
 

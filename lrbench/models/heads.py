@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from lrbench.geometry import Size
-from lrbench.models.backbone import Backbone, Fusion
+from lrbench.models.backbone import Backbone, Fusion, cut_to
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
 from lrbench.structures import KEYPOINTS
@@ -36,8 +35,9 @@ class Headed(nn.Module):
             self.add_module(name, layer)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Normalised pictures (B, 3, h, w) -> the backbone's maps."""
-        return list(self._backbone[0](x))
+        """Normalised pictures (B, 3, h, w) -> the backbone's maps at stride 4, 8, ..., without surplus cells."""
+        maps = self._backbone[0](x)
+        return [cut_to(m, x, 4 * 2**level) for level, m in enumerate(maps)]
 
 
 class MapNetwork(Headed):
@@ -56,23 +56,32 @@ class MapNetwork(Headed):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised pictures (B, 3, h, w) -> maps (B, outputs, h / 4, w / 4)."""
-        return torch.as_tensor(self.final_layer(self.features(x)[0]))
+        # cut last, so that the network is the released one where that has surplus columns
+        return cut_to(self.final_layer(self._backbone[0](x)[0]), x, 4)
 
 
 class BinNetwork(Headed):
-    """Logits over bins of x and of y: maps, flattened per keypoint, and one linear layer per axis (released SimCC code).
+    """Logits over bins of x and of y: flattened maps per keypoint, and one linear layer per axis (released SimCC code).
+
+    The linear layers are shared by all keypoints; layer names as released. It takes any backbone; for one of the listed
+    see `bin_network`.
 
     Args:
         backbone: its last map is read.
-        cells: of that map.
+        size: of the crops, px.
         bins: along x and along y.
-        per_keypoint: maps per keypoint; 1 on stride-4 maps, more without up-sampling.
+        stride: px of the crop per cell of that map, whose sides are rounded up.
+        per_keypoint: maps per keypoint, neighbouring channels; 1 on stride-4 maps, more without up-sampling.
     """
 
-    output_layers = ("final_layer",)
+    # the convolution feeds the linear layers, which emit: small, it only delays learning
+    output_layers = ()
 
-    def __init__(self, backbone: Backbone, cells: int, bins: tuple[int, int], per_keypoint: int = 1) -> None:
+    def __init__(
+        self, backbone: Backbone, size: Size, bins: tuple[int, int], *, stride: int = 4, per_keypoint: int = 1
+    ) -> None:
         super().__init__(backbone)
+        cells = -(-size.height // stride) * -(-size.width // stride)
         self.final_layer = nn.Conv2d(backbone.channels[-1], per_keypoint * len(KEYPOINTS), 1)
         self.mlp_head_x = nn.Linear(per_keypoint * cells, bins[0])
         self.mlp_head_y = nn.Linear(per_keypoint * cells, bins[1])
@@ -105,3 +114,33 @@ def map_network(
     """
     network = MapNetwork(BACKBONES[backbone].finest(size, fusion), per_keypoint * len(KEYPOINTS))
     return PoseNetwork(network, pack, bgr=bgr)
+
+
+def bin_network(
+    backbone: str,
+    size: Size,
+    fusion: Fusion,
+    bins: tuple[int, int],
+    pack: Callable[[tuple[Tensor, Tensor]], P],
+    *,
+    upsampled: bool = True,
+    per_keypoint: int = 1,
+    bgr: bool = False,
+) -> PoseNetwork[P]:
+    """A backbone and linear layers over bins of x and of y.
+
+    A method with a backbone of its own puts `BinNetwork` on it, and the same `pack` around both.
+
+    Args:
+        backbone: name.
+        size: of the crops, px.
+        fusion: see `Fusion`.
+        bins: along x and along y.
+        pack: turns logits (B, K, bins of x) and (B, K, bins of y) into the codec's tuple.
+        upsampled: read the stride-4 map; else the last map of the backbone, at stride 32.
+        per_keypoint: maps per keypoint.
+        bgr: the network was trained on BGR pictures.
+    """
+    spec = BACKBONES[backbone]
+    features, stride = (spec.finest(size, fusion), 4) if upsampled else (spec.pyramid(size, fusion), 32)
+    return PoseNetwork(BinNetwork(features, size, bins, stride=stride, per_keypoint=per_keypoint), pack, bgr=bgr)

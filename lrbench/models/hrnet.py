@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,6 +82,18 @@ def conv_bn(inputs: int, outputs: int, stride: int, *, relu: bool) -> nn.Sequent
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
+class Halving(Protocol):
+    """Makes a layer that halves the resolution, sides rounded up."""
+
+    def __call__(self, inputs: int, outputs: int, *, relu: bool) -> nn.Module:
+        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2); without `relu` its output is about to be summed."""
+
+
+def strided(inputs: int, outputs: int, *, relu: bool) -> nn.Module:
+    """The official way to halve: a 3x3 convolution of stride 2 and batch norm."""
+    return conv_bn(inputs, outputs, 2, relu=relu)
+
+
 class Module(nn.Module):
     """One exchange unit: residual blocks on every branch, then every output sums all branches.
 
@@ -90,10 +103,17 @@ class Module(nn.Module):
         blocks: residual blocks per branch.
         outputs: how many branches leave the module.
         widen: channels of output 0 where it is to be wider (UDP's last fusion), else None.
+        halve: makes the layers that halve the resolution.
     """
 
     def __init__(
-        self, inputs: Sequence[int], channels: Sequence[int], blocks: int, outputs: int, widen: int | None = None
+        self,
+        inputs: Sequence[int],
+        channels: Sequence[int],
+        blocks: int,
+        outputs: int,
+        widen: int | None = None,
+        halve: Halving = strided,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
@@ -101,12 +121,12 @@ class Module(nn.Module):
             for i, c in zip(inputs, channels, strict=True)
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList([self._path(channels, j, i, widen) for j in range(len(channels))])  # type: ignore[misc]
+            nn.ModuleList([self._path(channels, j, i, widen, halve) for j in range(len(channels))])  # type: ignore[misc]
             for i in range(outputs)
         )
 
     @staticmethod
-    def _path(channels: Sequence[int], source: int, target: int, widen: int | None) -> nn.Module | None:
+    def _path(channels: Sequence[int], source: int, target: int, widen: int | None, halve: Halving) -> nn.Module | None:
         wide = widen or channels[target]
         if source > target:  # up-sampled in forward
             return nn.Sequential(nn.Conv2d(channels[source], wide, 1, bias=False), nn.BatchNorm2d(wide))
@@ -114,8 +134,8 @@ class Module(nn.Module):
             return nn.Sequential(nn.Conv2d(channels[source], wide, 1, bias=False)) if widen else None
         steps = target - source
         return nn.Sequential(
-            *(conv_bn(channels[source], channels[source], 2, relu=True) for _ in range(steps - 1)),
-            conv_bn(channels[source], channels[target], 2, relu=False),
+            *(halve(channels[source], channels[source], relu=True) for _ in range(steps - 1)),
+            halve(channels[source], channels[target], relu=False),
         )
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
@@ -147,6 +167,7 @@ class Stage(nn.Sequential):
         channels: Sequence[int],
         outputs: int | None = None,
         widen: int | None = None,
+        halve: Halving = strided,
     ) -> None:
         last = modules - 1
         super().__init__(
@@ -157,6 +178,7 @@ class Stage(nn.Sequential):
                     spec.blocks,
                     (outputs or len(channels)) if m == last else len(channels),
                     widen if m == last else None,
+                    halve,
                 )
                 for m in range(modules)
             )
@@ -166,13 +188,13 @@ class Stage(nn.Sequential):
 class Transition(nn.ModuleList):
     """Opens the branches of the next stage: the existing ones pass (or change channels), a new one is strided down."""
 
-    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+    def __init__(self, before: Sequence[int], after: Sequence[int], halve: Halving = strided) -> None:
         paths: list[nn.Module | None] = []
         for i, channels in enumerate(after):
             if i < len(before):
                 paths.append(conv_bn(before[i], channels, 1, relu=True) if before[i] != channels else None)
             else:
-                paths.append(nn.Sequential(conv_bn(before[-1], channels, 2, relu=True)))
+                paths.append(nn.Sequential(halve(before[-1], channels, relu=True)))
         super().__init__(paths)  # type: ignore[arg-type]  # torch registers None as an absent module
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
@@ -188,9 +210,10 @@ class HRNetTrunk(nn.Module):
 
     Args:
         spec: widths and depths.
+        halve: makes the layers that open and feed the branches of lower resolution.
     """
 
-    def __init__(self, spec: HRNetSpec) -> None:
+    def __init__(self, spec: HRNetSpec, halve: Halving = strided) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, spec.stem, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(spec.stem)
@@ -201,16 +224,19 @@ class HRNetTrunk(nn.Module):
             Bottleneck(spec.stem, spec.stem), *(Bottleneck(wide, spec.stem) for _ in range(spec.bottlenecks - 1))
         )
         two, three = spec.channels(2), spec.channels(3)
-        self.transition1 = Transition((wide,), two)
-        self.stage2 = Stage(spec, spec.modules[0], two, two)
-        self.transition2 = Transition(two, three)
-        self.stage3 = Stage(spec, spec.modules[1], three, three)
+        self.transition1 = Transition((wide,), two, halve)
+        self.stage2 = Stage(spec, spec.modules[0], two, two, halve=halve)
+        self.transition2 = Transition(two, three, halve)
+        self.stage3 = Stage(spec, spec.modules[1], three, three, halve=halve)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, h, w) -> (B, C, h/4, w/4), the input of layer1."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(x)))
 
     def trunk(self, x: Tensor) -> list[Tensor]:
         """Normalised pictures (B, 3, h, w) -> three branches, (B, C, h/4, w/4) first."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        branches = self.transition1([self.layer1(x)])
+        branches = self.transition1([self.layer1(self.stem(x))])
         branches = self.transition2(self.stage2(branches))
         return list(self.stage3(branches))
 
@@ -223,14 +249,23 @@ class HRNet(HRNetTrunk, Backbone):
         branches: of stage 4.
         outputs: branches that leave it.
         widen: the last fusion has four times the channels (UDP's released network).
+        halve: makes the layers that open and feed the branches of lower resolution.
     """
 
-    def __init__(self, spec: HRNetSpec, branches: int = 4, outputs: int = 1, *, widen: bool = False) -> None:
-        super().__init__(spec)
+    def __init__(
+        self,
+        spec: HRNetSpec,
+        branches: int = 4,
+        outputs: int = 1,
+        *,
+        widen: bool = False,
+        halve: Halving = strided,
+    ) -> None:
+        super().__init__(spec, halve)
         channels = spec.channels(branches)
         wide = 4 * spec.width if widen else None
-        self.transition3 = Transition(spec.channels(3), channels)
-        self.stage4 = Stage(spec, spec.modules[2], channels, channels, outputs=outputs, widen=wide)
+        self.transition3 = Transition(spec.channels(3), channels, halve)
+        self.stage4 = Stage(spec, spec.modules[2], channels, channels, outputs=outputs, widen=wide, halve=halve)
         self.channels = (wide or spec.width, *channels[1:outputs])
 
     def forward(self, x: Tensor) -> list[Tensor]:

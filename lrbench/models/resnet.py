@@ -1,7 +1,8 @@
 """ResNet with the official state-dict names, and the three deconvolutions of SimpleBaseline (released code).
 
 The stride lies in the 3x3 convolution of a bottleneck ("PyTorch style"). Maps are rounded up: at 64x48 the last one is
-2x2 and three deconvolutions give 16x16, of which the first twelve columns are the crop's (see `cut`).
+2x2 and three deconvolutions give 16x16, of which the first twelve columns are the crop's (see
+`lrbench.models.backbone.cut`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lrbench.geometry import Size
-from lrbench.models.backbone import Backbone, Fusion, crop_or_official, cut, projection
+from lrbench.models.backbone import Backbone, Fusion, crop_or_official, projection
 
 
 class BasicBlock(nn.Module):
@@ -126,9 +127,13 @@ class ResNet(Backbone):
             channels.append(inputs)
         self.channels = tuple(channels)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, h, w) -> (B, C, h/4, w/4), the input of layer1."""
+        return F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised pictures (B, 3, h, w) -> maps at strides 4, 8, 16 and 32."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = self.stem(x)
         maps = []
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
@@ -149,9 +154,8 @@ class DeconvolvedResNet(ResNet):
         self.channels = (spec.deconvolution,)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised pictures (B, 3, h, w) -> one map (B, C, h / 4, w / 4)."""
-        maps = self.deconv_layers(super().forward(x)[-1])
-        return [cut(maps, -(-x.shape[-2] // 4), -(-x.shape[-1] // 4))]
+        """Normalised pictures (B, 3, h, w) -> one map at stride 4, with surplus cells where 32 does not divide."""
+        return [self.deconv_layers(super().forward(x)[-1])]
 
 
 def deconvolutions(inputs: int, channels: int) -> nn.Sequential:

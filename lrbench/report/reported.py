@@ -398,7 +398,7 @@ def _training_differences(reported: Reported, training: Training) -> list[str]:
     elif extra:
         listed.append(f"training data: COCO train2017, reported with {extra}")
     from_scratch = "scratch" in reported.note or "no ImageNet" in reported.note
-    if not (training.start == "scratch" and from_scratch) and training.start != "imagenet":
+    if not (training.start == "scratch" and from_scratch) and not training.start.startswith("imagenet"):
         start = "random weights" if training.start == "scratch" else abbreviated(training.start)
         listed.append(f"start: {start}, reported {'from random weights' if from_scratch else 'start not stated'}")
     return listed

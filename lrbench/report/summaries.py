@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lrbench.records import METRICS, Record
 
 LABELS = ("AP", "AP50", "AP75", "AP(M)", "AP(L)", "AR", "AR50", "AR75", "AR(M)", "AR(L)")
+
+COSTS = (("params", 1e6), ("macs", 1e9))
+"""Of a network: key in a listing, and the unit in which it is printed."""
 
 
 def percent(value: float | None) -> str:
@@ -47,13 +51,43 @@ def ceiling_table(title: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 
 
 def listing_table(kind: str, rows: list[dict[str, Any]]) -> Table:
-    """Names and what they are."""
+    """Names and what they are; methods with sizes and costs."""
+    if kind == "methods":
+        return method_table(rows)
     table = Table(title=kind, show_lines=False)
-    for column in ("name", "summary", "paper", "source"):
+    for column in ("name", "summary", "source"):
         table.add_column(column)
     for row in rows:
-        error = row["error"]
+        table.add_row(row["name"], _idea(row), row["source"])
+    return table
+
+
+def method_table(rows: list[dict[str, Any]]) -> Table:
+    """Methods: the idea, the paper, its backbone, the sizes it takes, and what it costs there."""
+    counted = list(dict.fromkeys(size for row in rows for size in row["params"]))
+    table = Table(title="methods", caption="params and multiply-adds with the backbone shown", show_lines=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("idea and paper", ratio=1)
+    table.add_column("backbone", no_wrap=True)
+    table.add_column("sizes", width=15)
+    for column in ("params (M)", "GMACs"):
+        table.add_column("\n".join([column, *counted]), justify="right", no_wrap=True)
+    for row in rows:
+        source = [] if row["source"] == "built-in" else [row["source"]]
         table.add_row(
-            row["name"], f"cannot be loaded: {error}" if error else row["summary"], row["paper"], row["source"]
+            escape("\n".join([row["name"], *source])),
+            escape("\n".join(filter(None, [_idea(row), row["paper"]]))),
+            row["backbone"] or "-",
+            " ".join(row["sizes"]),
+            *("\n".join(_amount(row[key].get(size), unit) for size in counted) for key, unit in COSTS),
         )
     return table
+
+
+def _idea(row: dict[str, Any]) -> str:
+    return f"cannot be loaded: {row['error']}" if row["error"] else str(row["summary"])
+
+
+def _amount(count: int | None, unit: float) -> str:
+    """A count in a unit, with three digits or two decimals; "-" for none."""
+    return "-" if count is None else f"{count / unit:.{1 if count >= 10 * unit else 2}f}"

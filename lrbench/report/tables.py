@@ -244,7 +244,8 @@ def _title(
 
 def _method(sheet: Sheet, row: Mapping[str, Any], persons: list[Any]) -> str:
     """Name of the method, with a letter when the row has no numbers or was scored on other persons than the rest."""
-    name = str(row.get("method") or ABSENT)
+    given = " ".join(f"{key}={value}" for key, value in (row.get("settings") or {}).items())
+    name = f"{row.get('method') or ABSENT} {given}".rstrip()
     if row.get("status", "done") != "done":
         reason = str(row.get("reason") or "no reason given").strip()
         letter = sheet.mark(f"{name}: {row['status']}, {reason}")

@@ -25,12 +25,12 @@ ERROR = {
     "grmi": 1e-3,
     "srhead": 0.5,
     "srpose": 0.5,
-    "simcc": 0.5,
-    "mgil": 0.5,
+    "simcc": 0.25,  # half a bin, two per px
+    "mgil": 0.25,  # as simcc
     "integral": 1e-3,
     "debias": 1e-3,
-    "rle": 1e-3,
-    "deeppose": 1e-3,
+    "rle": 0.0,
+    "deeppose": 0.0,
     "meanpose": 0.0,
 }
 
