@@ -294,8 +294,12 @@ def source_file(name: str) -> Path:
 
 
 def reported_labels(name: str) -> tuple[str, ...]:
-    """Names under which papers report a method with its own settings; empty where it has none or is unknown."""
-    return tuple(label for label, settings in reported_settings(name).items() if not settings)
+    """Names under which papers report a method with its usual settings; empty where it has none or is unknown."""
+    labels = reported_settings(name)
+    if not labels:
+        return ()
+    usual = {key: p.default for key, p in inspect.signature(_module(name).build).parameters.items()}
+    return tuple(label for label, given in labels.items() if all(usual.get(k) == v for k, v in given.items()))
 
 
 def reported_settings(name: str) -> dict[str, dict[str, Any]]:

@@ -13,19 +13,20 @@ from lrbench.method import load_method
 pytestmark = pytest.mark.golden
 
 RUNS = {
-    "cal_64x48": ("cal", "cal", {"unit": 1.5}),
-    "hrnet_128x96": ("hrnet", "hrnet", {}),
-    "dark_128x96": ("dark", "dark", {"blur": 3}),
-    "udp_128x96": ("udp", "cal", {"radius": 4.0, "blur_heatmap": 15, "blur_offset": 7}),
+    "cal_64x48": ("cal", "cal", "hrnet_w32", {"unit": 1.5}),
+    "hrnet_128x96": ("hrnet", "hrnet", "hrnet_w32", {}),
+    "dark_128x96": ("dark", "dark", "hrnet_w32", {"blur": 3}),
+    "udp_128x96": ("udp", "cal", "hrnet_w32", {"radius": 4.0, "blur_heatmap": 15, "blur_offset": 7}),
+    "sbl_128x96": ("simplebaseline", "hrnet", "resnet50", {"colour": "bgr"}),
 }
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_image_coordinates(golden, run):
-    name, frame_tag, settings = RUNS[run]
+    name, frame_tag, backbone, settings = RUNS[run]
     size = run.rsplit("_", 1)[1]
     arrays, geometry = golden.arrays(f"end_to_end/{run}"), golden.arrays(f"geometry/{frame_tag}_{size}")
-    method = load_method(name, Size.parse(size), "hrnet_w32", **settings)
+    method = load_method(name, Size.parse(size), backbone, **settings)
     model = method.build_model().eval()
     state = model.network.state_dict()
     filled = {k: torch.from_numpy(np.asarray(golden.value(k, tuple(v.shape)), np.float32)) for k, v in state.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lrbench import structures
 from lrbench.datasets.coco import read
 from lrbench.datasets.images import ImageStore
 from lrbench.degradation import load_preset
@@ -17,7 +18,6 @@ from lrbench.inference import flip_test, predict, to_image
 from lrbench.loading import Crops
 from lrbench.method import load_method
 from lrbench.models.network import initialise
-from lrbench import structures
 from lrbench.structures import Batch, mirror_index
 
 SIZE = Size(64, 48)

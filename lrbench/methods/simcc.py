@@ -22,14 +22,14 @@ from lrbench.models.resnet import ResNetSpec
 from lrbench.structures import Rescoring
 
 PAPER = "Li et al., ECCV 2022, arXiv:2107.03332"
-REPORTED = (
-    "SimCC (SimDR) on HRNet",
-    "SimCC (SimDR) on SimpleBaseline",
-    "SimCC (SimDR*) on HRNet",
-    "SimCC (SimDR*) on SimpleBaseline",
-    "SimCC",
-)
-"""Names under which papers report it."""
+REPORTED: dict[str, dict[str, object]] = {
+    "SimCC": {},
+    "SimCC (SimDR) on HRNet": {"labels": "simdr"},
+    "SimCC (SimDR) on SimpleBaseline": {"labels": "simdr"},
+    "SimCC (SimDR*) on HRNet": {"labels": "sa-simdr"},
+    "SimCC (SimDR*) on SimpleBaseline": {"labels": "sa-simdr"},
+}
+"""Names under which papers report it, and the settings they stand for."""
 
 Form = Literal["simdr", "sa-simdr"]
 

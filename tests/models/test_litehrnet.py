@@ -133,7 +133,8 @@ def test_every_method_composes_with_it(name: str):
     try:
         method = load_method(name, Size(64, 48), "litehrnet18")
     except ValueError as error:  # a method that rebuilds the insides of a network says so
-        assert "has no form on litehrnet18; choose one of" in str(error)
+        if "has no form on litehrnet18; choose one of" not in str(error):
+            raise
         pytest.skip(str(error))
     if not method.backbone:
         pytest.skip("has no network")
