@@ -196,17 +196,12 @@ def year(paper: str) -> int | None:
 
 def table_rows() -> list[dict[str, Any]]:
     """Published tables; rows of methods that are not ours are named, as nothing will be measured beside them."""
-    from lrbench.method import method_names, reported_labels
+    from lrbench.published import ours
     from lrbench.report.reported import table, tables
 
-    ours: set[str] = set()
-    for name in method_names():
-        with suppress(ValueError):  # one that cannot be loaded has no labels; the list of methods shows its error
-            ours |= {_spelling(label) for label in reported_labels(name)}
-    rows = []
+    known, rows = ours(), []
     for item in tables():
-        methods = [row.method for row in table(item.name)]
-        others = [method for method in methods if not ours & {_spelling(method), _spelling(_base(method))}]
+        others = [row.method for row in table(item.name) if row.method.casefold() not in known]
         names = list(dict.fromkeys(others))
         listed = f"; {len(others)} of a method that is not one of ours ({', '.join(names)}): reported only"
         summary = f"{item.title}, {item.rows} rows{listed if names else ''}"
@@ -232,15 +227,6 @@ def _method_row(shelf: Shelf, item: Listing, number: int, total: int, progress: 
     except Exception as error:  # as above: a broken method is a row with its error
         row["error"] = f"{type(error).__name__}: {error}"
     return row
-
-
-def _base(name: str) -> str:
-    """A method's name without what a table adds to tell its variants: ``CAL (one-stage)`` is CAL."""
-    return re.split(r"[(,]", name)[0]
-
-
-def _spelling(name: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", name.casefold())
 
 
 def _source_files() -> list[Path]:

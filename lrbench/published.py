@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,23 +45,24 @@ def entries(table: str, methods: Sequence[str] = (), sizes: Sequence[str] = ()) 
     Raises:
         ValueError: no such table.
     """
-    chosen = []
+    known, chosen = ours(), []
     wanted = {Size.parse(size) for size in sizes}
     for row in reported.table(table):
-        found = method_of(row.method)
+        found = known.get(row.method.casefold())
         if (methods and (found is None or found[0] not in methods)) or (wanted and row.size not in wanted):
             continue
         chosen.append(_entry(row, found))
     return chosen
 
 
-def method_of(label: str) -> tuple[str, dict[str, Any]] | None:
-    """Our method and settings behind a name in a paper's table, or None."""
+def ours() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Names under which papers report what is here, in lower case -> our method and the settings it stands for."""
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in method_names():
-        for known, settings in reported_settings(name).items():
-            if known.casefold() == label.casefold():
-                return name, settings
-    return None
+        with suppress(ValueError):  # one that cannot be loaded has no names; the list of methods shows its error
+            for label, settings in reported_settings(name).items():
+                known.setdefault(label.casefold(), (name, settings))
+    return known
 
 
 def backbone_of(label: str) -> str | None:

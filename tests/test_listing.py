@@ -16,6 +16,7 @@ from rich.console import Console
 
 import lrbench.method
 from lrbench import listing as module
+from lrbench import published
 from lrbench.geometry import Size
 from lrbench.listing import COUNTED, SIZES, counts, facts, listing, year
 from lrbench.method import costs, list_methods, load_method, method_names
@@ -197,7 +198,8 @@ def test_tables_name_the_rows_that_can_only_be_reported():
 
 
 def test_tables_follow_the_methods_there_are(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lrbench.method, "reported_labels", lambda name: ("RMPE",) if name == "hrnet" else ())
+    labels = {"hrnet": {"RMPE": {}}}
+    monkeypatch.setattr(published, "reported_settings", lambda name: labels.get(name, {}))
     rows = {row["name"]: row for row in listing("tables", [])}
     assert "RMPE" not in rows["cal/9"]["reported_only"]
     assert "HRNet" in rows["cal/9"]["reported_only"]

@@ -17,7 +17,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Zhang et al., CVPR 2020, arXiv:1910.06278"
-REPORTED = ("DARK", "HRNet+DARK")
+REPORTED = ("DARK", "HRNet+DARK", "SimpleBaseline+DARK")
 """Names under which papers report it."""
 
 
