@@ -69,6 +69,14 @@ class Golden:
             return 1 + 0.1 * np.abs(z)
         return 0.6 + 0.1 * z if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:])) * z
 
+    def fill(self, network: Any, prefix: str = "") -> None:
+        """Give a network the values that its parameters' names stand for."""
+        import torch
+
+        state = network.state_dict()
+        values = {k: np.asarray(self.value(prefix + k, tuple(v.shape)), np.float32) for k, v in state.items()}
+        network.load_state_dict({k: torch.from_numpy(v).to(state[k].dtype) for k, v in values.items()})
+
     def image(self, n: int, h: int, w: int) -> np.ndarray:
         coarse = self.normal(f"image:coarse:{n}x3x{h}x{w}", (n, 3, h // 8, w // 8))
         fine = self.normal(f"image:fine:{n}x3x{h}x{w}", (n, 3, h, w))

@@ -28,9 +28,7 @@ def test_image_coordinates(golden, run):
     arrays, geometry = golden.arrays(f"end_to_end/{run}"), golden.arrays(f"geometry/{frame_tag}_{size}")
     method = load_method(name, Size.parse(size), backbone, **settings)
     model = method.build_model().eval()
-    state = model.network.state_dict()
-    filled = {k: torch.from_numpy(np.asarray(golden.value(k, tuple(v.shape)), np.float32)) for k, v in state.items()}
-    model.network.load_state_dict({k: v.to(state[k].dtype) for k, v in filled.items()})
+    golden.fill(model.network)
     n = min(len(arrays["preds"]), len(geometry["test_crop"]))
     pixels = torch.from_numpy(geometry["test_crop"][:n]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():

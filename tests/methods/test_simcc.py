@@ -22,12 +22,6 @@ NETWORKS = {
 }
 
 
-def fill(golden, network):
-    state = network.state_dict()
-    filled = {k: torch.from_numpy(np.asarray(golden.value(k, tuple(v.shape)), np.float32)) for k, v in state.items()}
-    network.load_state_dict({k: v.to(state[k].dtype) for k, v in filled.items()})
-
-
 @pytest.mark.parametrize(
     ("size", "backbone", "settings", "split", "smoothing"),
     [
@@ -151,7 +145,7 @@ def test_published_network(golden, name):
     assert count_parameters(model) == facts["params"]
     counts = facts["macs"]
     assert count_macs(model, Size(height, width)) == counts["conv"] + counts["deconv_input_grid"] + counts["linear"]
-    fill(golden, network)
+    golden.fill(network)
     with torch.no_grad():
         logits = network.eval()(torch.from_numpy(golden.image(n, height, width)))
     for i, axis in enumerate(logits):
@@ -170,7 +164,7 @@ def test_published_training_step(golden):
         pytest.skip("this golden set has no training step for it")
     n, _, height, width = facts["input"]
     network = load_method("simcc", Size(height, width)).build_model().network
-    fill(golden, network)
+    golden.fill(network)
     outputs = network.double().train()(torch.from_numpy(golden.image(n, height, width)).double())
     loss = sum(
         (out * torch.from_numpy(golden.normal(f"cotangent:{i}", tuple(out.shape)))).mean()
@@ -187,7 +181,7 @@ def test_published_loop_from_crop_to_image(golden):
     arrays, geometry = golden.arrays("end_to_end/simcc_64x48"), golden.arrays("geometry/hrnet_64x48")
     method = load_method("simcc", Size(64, 48), flip_shift="released")
     model = method.build_model().eval()
-    fill(golden, model.network)
+    golden.fill(model.network)
     n = min(len(arrays["preds"]), len(geometry["test_crop"]))
     pixels = torch.from_numpy(geometry["test_crop"][:n]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():

@@ -27,9 +27,7 @@ def build(golden, name, dtype=torch.float32):
     facts = golden.json(f"networks/{name}")
     size = Size(*facts["input"][2:])
     model = load_method("srpose", size, NETWORKS[name]).build_model()
-    state = model.network.state_dict()
-    filled = {k: torch.from_numpy(np.asarray(golden.value(k, tuple(v.shape)), np.float32)) for k, v in state.items()}
-    model.network.load_state_dict({k: v.to(state[k].dtype) for k, v in filled.items()})
+    golden.fill(model.network)
     return facts, size, model, model.network.to(dtype)
 
 
