@@ -16,7 +16,7 @@ from reference import scoring as slow
 
 from lrbench.evaluation import oks, oks_nms, rescore, score, score_keypoints, to_results
 from lrbench.records import METRICS
-from lrbench.structures import KEYPOINTS, Predictions
+from lrbench.structures import KEYPOINTS, Predictions, Rescoring
 
 NAMES = [{"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}]
 
@@ -171,7 +171,7 @@ def test_rescore_against_the_slow_version():
     box = rng.random(50)
     for confident in (0.2, 0.02):
         theirs = [slow.rescore(b, s, confident) for b, s in zip(box.tolist(), scores.tolist(), strict=True)]
-        np.testing.assert_allclose(rescore(box, scores, confident), theirs, rtol=1e-12)
+        np.testing.assert_allclose(rescore(box, scores, Rescoring(confident)), theirs, rtol=1e-12)
     assert rescore(box, scores)[3:6].tolist() == [0, 0, 0]
 
 

@@ -231,8 +231,10 @@ def taylor_step(maps: Tensor, cells: Tensor, *, blur: int, guard: Literal["publi
         maps: (B, K, H, W).
         cells: (B, K, 2) peaks.
         blur: side of OpenCV's Gaussian kernel, odd.
-        guard: ``published`` skips the step within two cells of the border, which on a 16x12 map is half of all cells;
-            ``padded`` repeats the border of the logarithm instead and always steps.
+        guard: ``published`` skips the step within two cells of the border, which on a 16x12 map is half of all cells.
+            ``padded`` steps there too, from the nearest cell that has all neighbours, with unit-step second
+            differences, which need one cell less. For small kernels: the zeros outside the map, of which a kernel of
+            11 draws in five columns, bend the logarithm by more than the step repairs.
     """
     height, width = maps.shape[-2:]
     smooth = blurred(maps, blur, border="zero")
@@ -240,16 +242,27 @@ def taylor_step(maps: Tensor, cells: Tensor, *, blur: int, guard: Literal["publi
     smooth = smooth * (maps.amax((-2, -1), keepdim=True) / smooth.amax((-2, -1), keepdim=True))
     log = smooth.clamp_min(1e-10).log()
     x, y = cells.unbind(-1)
+    inside = ((x > 1) & (x < width - 2) & (y > 1) & (y < height - 2))[..., None]
+    position = torch.where(inside, cells + _log_step(log, cells, reach=2), cells.to(maps.dtype))
+    if guard == "published":
+        return position
+    inner = cells.clamp(cells.new_tensor([1, 1]), cells.new_tensor([width - 2, height - 2]))
+    shifted = inner + _log_step(log, inner, reach=1)
+    # nothing holds the step where a map has no peak; and a map of zeros has no logarithm
+    near = ((shifted - cells).abs() <= 1).all(-1, keepdim=True)
+    return torch.where(near & ~inside, shifted, position)
+
+
+def _log_step(log: Tensor, cells: Tensor, *, reach: Literal[1, 2]) -> Tensor:
+    """Newton step (B, K, 2) on maps (B, K, H, W), second differences over +-`reach` cells."""
+    x, y = cells.unbind(-1)
+    middle = at(log, x, y)
     dx = 0.5 * (at(log, x + 1, y) - at(log, x - 1, y))
     dy = 0.5 * (at(log, x, y + 1) - at(log, x, y - 1))
-    dxx = 0.25 * (at(log, x + 2, y) - 2 * at(log, x, y) + at(log, x - 2, y))
-    dyy = 0.25 * (at(log, x, y + 2) - 2 * at(log, x, y) + at(log, x, y - 2))
+    dxx = (at(log, x + reach, y) - 2 * middle + at(log, x - reach, y)) / reach**2
+    dyy = (at(log, x, y + reach) - 2 * middle + at(log, x, y - reach)) / reach**2
     dxy = 0.25 * (at(log, x + 1, y + 1) - at(log, x + 1, y - 1) - at(log, x - 1, y + 1) + at(log, x - 1, y - 1))
-    step = newton(dx, dy, dxx, dyy, dxy)
-    if guard == "published":
-        inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
-        step = torch.where(inside[..., None], step, 0.0)
-    return cells.to(maps.dtype) + step
+    return newton(dx, dy, dxx, dyy, dxy)
 
 
 def taylor_step_udp(maps: Tensor, cells: Tensor, *, blur: int) -> Tensor:

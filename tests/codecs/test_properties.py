@@ -81,6 +81,22 @@ MIRROR_DEFECT = {"hrnet": 1.0, "simplebaseline": 1.0}
 """px by which the released one-cell shift misses on a grid that ignores pixel centres: a quarter of stride 4."""
 
 
+@pytest.mark.parametrize(("size", "share"), [("64x48", 0.5), ("128x96", 0.5)])
+def test_padded_dark_reaches_the_border(size, share):
+    """Its steps on the border halve the mean error of all keypoints, and a map without a peak takes none."""
+    parsed = Size.parse(size)
+    unit = torch.rand(100, len(KEYPOINTS), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    xy, visible = unit * torch.tensor([parsed.width - 1.0, parsed.height - 1.0]), torch.ones(100, len(KEYPOINTS))
+    visible[0] = 0
+    errors = {}
+    for guard in ("published", "padded"):
+        codec = load_method("dark", parsed, guard=guard).codec
+        decoded = codec.decode(codec.encode(xy, visible.double())[0]).xy
+        assert decoded.isfinite().all()
+        errors[guard] = (decoded - xy)[1:].norm(dim=-1).mean()
+    assert errors["padded"] < share * errors["published"]
+
+
 @cases
 def test_mirror_identity(name, size):
     """unflip(encode(mirrored keypoints)) reads as encode(keypoints), or misses it by the stated defect."""
