@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -39,7 +40,17 @@ from lrbench.report import reported
 from lrbench.report.reported import Reported
 from lrbench.structures import Persons, Predictions, Rescoring
 from lrbench.training import Trained, TrainingError, processor_precision, summary, train
-from lrbench.weights import Start, load_weights, match, pretrained_backbone, renamed, shipped, started_from
+from lrbench.weights import (
+    Start,
+    fits,
+    load_weights,
+    match,
+    pretrained_backbone,
+    read_weights,
+    renamed,
+    shipped,
+    started_from,
+)
 
 Overwrite = Literal["never", "failed", "always"]
 
@@ -237,6 +248,7 @@ class Bench:
             ValueError: wrong usage.
             DataError: data or weights missing, damaged or refused.
         """
+        cell = on_fitting_backbone(cell)
         method, preset = cell.compose(), load_preset(cell.lr_preset)
         dataset = self.dataset(cell.data, cell.split)
         weights, training, trained = self._weights(cell, method)
@@ -423,6 +435,22 @@ class Bench:
             oks_nms=evaluation.OKS_NMS,
             referee=f"pycocotools {version('pycocotools')}",
         )
+
+
+def on_fitting_backbone(cell: Cell) -> Cell:
+    """A cell with given weights and no backbone, on the backbone whose network the weights are of.
+
+    The recipe's usual one is tried first; where none fits it stays, and loading says what is wrong.
+    """
+    if cell.weights is None or cell.backbone is not None or not cell.compose().backbone:
+        return cell
+    tensors = read_weights(cell.weights)
+    for name in (cell.compose().backbone, default_backbone(cell.method), *BACKBONES):
+        candidate = dataclasses.replace(cell, backbone=name)
+        with contextlib.suppress(ValueError), torch.device("meta"):  # not every method takes every backbone
+            if fits(candidate.compose().build_model().network, tensors):
+                return candidate
+    return cell
 
 
 def evaluate_predictions(

@@ -160,7 +160,10 @@ def train(
 @app.command()
 def eval(
     method: Annotated[str | None, typer.Argument(help="None with --predictions.")] = None,
-    res: Res = "64x48",
+    res: Annotated[
+        str | None,
+        typer.Option("--res", help="Crop size, HEIGHTxWIDTH. Default: that of --weights, else 64x48.", metavar="HxW"),
+    ] = None,
     data: Data = "synth",
     train_data: TrainData = None,
     backbone: Backbone = None,
@@ -193,6 +196,7 @@ def eval(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable, evaluate_predictions
         from lrbench.report.summaries import record_summary
+        from lrbench.weights import stated_size
 
         check_writable(results)
         if predictions is not None:
@@ -200,7 +204,8 @@ def eval(
         elif method is None:
             raise ValueError("eval needs a METHOD, or --predictions FILE")
         else:
-            cell = make_cell(method, res, plugin, settings, data=data, train_data=train_data, backbone=backbone,
+            size = res or (stated_size(weights) if weights else None) or "64x48"
+            cell = make_cell(method, size, plugin, settings, data=data, train_data=train_data, backbone=backbone,
                              sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
                              recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
                              pretrained=pretrained, device=device, precision=precision, workers=workers, runs=runs,

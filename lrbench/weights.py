@@ -13,8 +13,10 @@ layouts in which most tensors agree in name and shape. What a file has to hold d
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.client import HTTPException
@@ -164,8 +166,7 @@ def load_weights(network: nn.Module, path: Path, method: str) -> Fit:
     """
     tensors = read_weights(path)
     fit = match(network.state_dict(), tensors)
-    patterns: Sequence[str] = getattr(network, "left_over", ())
-    unread = [n for n in fit.left if not CLASSIFIER.match(n) and not any(fnmatchcase(n, p) for p in patterns)]
+    unread = _unread(network, fit)
     if fit.reshaped or fit.missing or unread:
         example = (*fit.reshaped, *fit.missing, *unread)[0]
         raise DataError(
@@ -175,6 +176,25 @@ def load_weights(network: nn.Module, path: Path, method: str) -> Fit:
         )
     network.load_state_dict(renamed(tensors, fit), strict=False)
     return fit
+
+
+def fits(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether `load_weights` would take these tensors for this network."""
+    fit = match(network.state_dict(), tensors)
+    return not (fit.reshaped or fit.missing or _unread(network, fit))
+
+
+def stated_size(path: Path) -> str | None:
+    """The crop's size ``HxW`` that a file of weights states: in what our runs write into it, or else in its name."""
+    if path.suffix == ".safetensors" and path.is_file():
+        from safetensors import SafetensorError, safe_open
+
+        with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("lrbench", "{}"))
+            if "res" in about:
+                return str(about["res"])
+    named = re.search(r"(?<!\d)(\d{2,3}x\d{2,3})(?!\d)", path.stem)
+    return named[1] if named else None
 
 
 def started_from(path: Path) -> Start:
@@ -264,6 +284,12 @@ def pretrained_file(backbone: str) -> bytes | None:
     """The shipped file itself, for its hash."""
     resource = files("lrbench.models") / "pretrained" / f"{backbone}.safetensors"
     return resource.read_bytes() if resource.is_file() else None
+
+
+def _unread(network: nn.Module, fit: Fit) -> list[str]:
+    """Tensors of a file that nothing reads and that are left over for no known reason."""
+    patterns: Sequence[str] = getattr(network, "left_over", ())
+    return [n for n in fit.left if not CLASSIFIER.match(n) and not any(fnmatchcase(n, p) for p in patterns)]
 
 
 def _layers(tensors: Mapping[str, Tensor], backbone: str) -> tuple[set[str], str]:

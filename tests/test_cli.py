@@ -19,6 +19,7 @@ import torch
 
 import lrbench
 import lrbench.method
+from lrbench.method import load_method
 from lrbench.records import METRICS
 
 QUICK = (
@@ -258,6 +259,17 @@ class TestWeights:
             "do not fit hrnet",
         )
         assert not kept(Path("results"))
+
+    def test_the_file_says_backbone_and_size(self, cli, tiny_data: Path, trained: Path, tmp_path: Path):
+        network = load_method("hrnet", (128, 96), "hrnet_w32").build_model().network
+        torch.save(network.state_dict(), tmp_path / "pose_hrnet_w32_128x96.pth")
+        words = ("eval", "hrnet", "--data", tiny_data, "--recipe", "quick", "-q", "--json")
+        result = cli(*words, "--weights", tmp_path / "pose_hrnet_w32_128x96.pth")
+        call = json.loads(result.stdout)["call"]
+        assert (call["backbone"], call["res"]) == ("hrnet_w32", "128x96")
+        own = next(trained.rglob("hrnet/*/weights.safetensors"))
+        call = json.loads(cli(*words, "--weights", own).stdout)["call"]
+        assert (call["backbone"], call["res"]) == ("hrnet_w16", "64x48")
 
     def test_with_code_in_them(self, cli, tiny_data: Path, tmp_path: Path):
         class Trap:
