@@ -746,8 +746,8 @@ def code_hash(method: str) -> str:
     from lrbench.method import source_file
 
     root = Path(lrbench.__file__).parent
-    beside = ("cli.py", "console.py", "records.py", "bench.py", "__init__.py")
-    paths = [p for p in root.glob("*.py") if p.name not in beside]
+    beside = ("__init__", "api", "bench", "cli", "console", "listing", "pretraining", "published", "records")
+    paths = [p for p in root.glob("*.py") if p.stem not in beside]
     paths += [p for folder in ("codecs", "models") for p in (root / folder).glob("*.py")]
     paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
     digest = hashlib.sha256()

@@ -23,7 +23,7 @@ SPEEDS = Path("benchmarks") / "methods_speed.json"
 """Images per second by method, backbone and size, as tests/benchmarks/methods_speed.py writes them."""
 
 Cell = tuple[str, str, str, str]
-"""Method, backbone, settings that are not the usual ones, and how persons are scored where that is not the usual rule."""
+"""Method, backbone, unusual settings, and how persons are scored where that is not the usual rule."""
 
 
 def overview(results: Path) -> str:
