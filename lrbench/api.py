@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrbench.bench import Bench, Cell, Overwrite, Planned, on_table_backbone, plan_table, run_planned
+from lrbench.bench import Bench, Cell
+from lrbench.comparison import Overwrite, Planned, on_table_backbone, plan_table, run_planned
 from lrbench.geometry import Size
 from lrbench.inference import Progress, silent
 from lrbench.published import Entry

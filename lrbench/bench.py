@@ -1,4 +1,4 @@
-"""Cells of a comparison: train what is missing, score it, keep a record. The commands are thin over these functions."""
+"""Cells of a comparison: train one, score it, keep its record. The commands are thin over these functions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import lrbench
-from lrbench import evaluation, published, records
+from lrbench import evaluation, records
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
 from lrbench.datasets.images import DataError, ImageStore
@@ -36,10 +36,8 @@ from lrbench.method import Method, costs, default_backbone, describe, load_metho
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
-from lrbench.report import reported
-from lrbench.report.reported import Reported
-from lrbench.structures import Persons, Predictions, Rescoring
-from lrbench.training import Trained, TrainingError, processor_precision, summary, train
+from lrbench.structures import Persons, Predictions
+from lrbench.training import Trained, processor_precision, summary, train
 from lrbench.weights import (
     Start,
     fits,
@@ -51,8 +49,6 @@ from lrbench.weights import (
     shipped,
     started_from,
 )
-
-Overwrite = Literal["never", "failed", "always"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +228,7 @@ class Bench:
             DataError: a file is missing, damaged or refused, or has nothing for the method.
         """
         method = cell.compose()
-        start = _start(cell, cell.training_recipe(), method)
+        start = start_of(cell, cell.training_recipe(), method)
         if not start.tensors:
             return {}
         fit = match(method.build_model().network.state_dict(), start.tensors, start.allowed)
@@ -316,52 +312,6 @@ class Bench:
         results = evaluation.to_results(perfect(method, crops), method.rescoring)
         return evaluation.score(json.loads(dataset.annotation_file.read_bytes()), results), len(dataset.persons)
 
-    def row(
-        self,
-        cell: Cell,
-        *,
-        may_train: bool = True,
-        overwrite: Overwrite = "never",
-        beside: Reported | None = None,
-    ) -> dict[str, Any]:
-        """One row of a comparison; a failure is a row that says so, not an exception.
-
-        Args:
-            cell: what to measure.
-            may_train: train what is missing.
-            overwrite: score again what has a record.
-            beside: the reported row to set beside it; None looks for one.
-        """
-        method = cell.compose()
-        row = empty_row() | {
-            "method": method.name,
-            "backbone": method.backbone,
-            "sr": cell.sr,
-            "res": str(cell.res),
-            "seed": cell.seed,
-            "settings": {key: plain(value) for key, value in cell.settings.items()},
-            "notes": _notes(method),
-        }
-        row["params"], row["macs"] = costs(method)
-        record = None
-        try:
-            if may_train and cell.weights is None:
-                self.train(cell)
-            record = self.evaluate(cell, overwrite=overwrite == "always")
-            row["status"] = "done"
-        except MissingWeights as error:
-            row["reason"] = str(error)
-        except (TrainingError, FloatingPointError, RuntimeError) as error:
-            row.update(status="failed", reason=str(error).split("\n", 1)[0])
-        if record is not None:
-            row["metrics"] = record.metrics.model_dump()
-            row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
-            row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
-        found, differences = (beside, []) if beside is not None else published.find(method, cell.sr)
-        if found is not None:
-            row["reported"] = reported.comparison(found, record, backbone=method.backbone, differences=differences)
-        return row
-
     def _say(self, text: str) -> None:
         """One line for people, where the progress has a voice (`lrbench.console.Reporter`)."""
         say = getattr(self.progress, "say", None)
@@ -386,7 +336,7 @@ class Bench:
             "lr_preset": plain(load_preset(cell.lr_preset)),
             "seed": cell.seed,
             "precision": precision,
-            "start": _start(cell, recipe, method).name,
+            "start": start_of(cell, recipe, method).name,
             "code": code_hash(cell.method),
             "torch": torch.__version__,
         }
@@ -496,177 +446,6 @@ def evaluate_predictions(
     return record
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One row of a comparison before it is run.
-
-    Attributes:
-        cell: what to measure; None for a row that is only reported.
-        beside: the reported row to set beside it; None looks for one.
-        reason: why nothing is measured.
-    """
-
-    cell: Cell | None
-    beside: Reported | None = None
-    reason: str = ""
-
-
-def plan_table(
-    table: str,
-    make: Callable[[published.Entry, int], Cell],
-    *,
-    methods: Sequence[str] = (),
-    sizes: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
-) -> list[Planned]:
-    """Rows of a published table as they will be run; rows that cannot be measured here stay, with the reason.
-
-    Args:
-        table: its name, for example ``cal/8``.
-        make: makes the cell of a row, given a seed.
-        methods, sizes: only these; empty for all.
-        seeds: one row each.
-
-    Raises:
-        ValueError: no such table, or nothing of it is asked for.
-    """
-    planned = []
-    for entry in published.entries(table, methods, sizes):
-        if not entry.method:
-            planned.append(Planned(None, entry.reported, entry.reason))
-            continue
-        try:
-            planned += [Planned(make(entry, seed), entry.reported) for seed in seeds]
-        except ValueError as error:  # an upscaler or a size that this version does not have
-            planned.append(Planned(None, entry.reported, str(error)))
-    if not planned:
-        raise ValueError(f"table {table} has no row of these methods and sizes; see lrbench ls tables")
-    return planned
-
-
-def on_table_backbone(cell: Cell, entry: published.Entry) -> Cell:
-    """A cell on the backbone it names; where it names none, on that of a table's row or its narrow stand-in.
-
-    Raises:
-        ValueError: the method cannot take it.
-    """
-    if cell.backbone is None:
-        quick = cell.training_recipe().name == "quick"
-        name = BACKBONES[entry.backbone].narrow if quick else entry.backbone
-        cell = dataclasses.replace(cell, backbone=name)
-    cell.compose()
-    return cell
-
-
-def run_planned(
-    bench: Bench,
-    planned: Sequence[Planned],
-    *,
-    may_train: bool = True,
-    overwrite: Overwrite = "never",
-    begin: Callable[[int, Cell], None] | None = None,
-) -> dict[str, Any]:
-    """Run the rows of a comparison in order.
-
-    Args:
-        bench: opens the data.
-        planned: the rows.
-        may_train: train what is missing.
-        overwrite: score again what has a record.
-        begin: called before each row that is measured, with its number, from 1.
-
-    Returns:
-        ``{"protocol": ..., "rows": [...]}``
-
-    Raises:
-        ValueError, DataError: weights to begin with cannot be used, which shows before the first row is run.
-    """
-    for item in planned:
-        if item.cell is not None:
-            _start(item.cell, item.cell.training_recipe(), item.cell.compose())
-    rows = []
-    for number, item in enumerate(planned, 1):
-        if item.cell is None:
-            assert item.beside is not None
-            rows.append(reported_only(item.beside, item.reason))
-        else:
-            if begin is not None:
-                begin(number, item.cell)
-            rows.append(bench.row(item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside))
-    cells = [p.cell for p in planned if p.cell is not None]
-    return {"protocol": protocol_of(bench, cells) if cells else {}, "rows": rows}
-
-
-def empty_row() -> dict[str, Any]:
-    """A row of a comparison of which nothing is known yet."""
-    return {
-        "method": "",
-        "backbone": "",
-        "sr": "none",
-        "res": "",
-        "seed": None,
-        "settings": {},
-        "status": "missing",
-        "reason": "",
-        "metrics": None,
-        "ci95": {},
-        "notes": [],
-        "reported": None,
-        "params": None,
-        "macs": None,
-        "n_images": None,
-        "n_persons": None,
-    }
-
-
-def reported_only(beside: Reported, reason: str) -> dict[str, Any]:
-    """A row of a published table that nothing here measures."""
-    return empty_row() | {
-        "method": beside.method,
-        "backbone": beside.backbone,
-        "sr": beside.sr,
-        "res": str(beside.size or ""),
-        "reason": reason,
-        "reported": reported.comparison(beside),
-    }
-
-
-def _notes(method: Method[Any]) -> list[str]:
-    """In what a method's scoring differs from the other rows of a comparison, in words."""
-    rule, usual = method.rescoring, Rescoring()
-    if rule.form != usual.form:
-        return ["person scores: box + mean + largest keypoint score (released RLE code)"]
-    if rule.confident != usual.confident:
-        return [f"person scores: keypoints above {rule.confident:g} count, not {usual.confident:g}"]
-    return []
-
-
-def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
-    """What all rows of a comparison share; the seeds are listed."""
-    cell = cells[0]
-    dataset = bench.dataset(cell.data, cell.split)
-    trained = bench.dataset(cell.train_data or cell.data, cell.train_split)
-    recipe = cell.training_recipe()
-    return {
-        "dataset": dataset.name,
-        "split": cell.split,
-        "data_hash": dataset.hash,
-        "n_images": len(dataset.images.id),
-        "n_persons": len(dataset.persons),
-        "train_data": f"{trained.name}/{cell.train_split}",
-        "train_persons": len(trained.persons),
-        "boxes": cell.boxes if cell.boxes == "gt" else Path(cell.boxes).name,
-        "flip": cell.flip,
-        "lr_preset": cell.lr_preset,
-        "degradation": dataset.source or None,
-        "recipe": recipe.name,
-        "recipe_numbers": plain(recipe),
-        "rescoring": Rescoring().confident,
-        "oks_nms": evaluation.OKS_NMS,
-        "seeds": sorted({c.seed for c in cells}),
-    }
-
-
 def _read_results(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
     from lrbench.structures import KEYPOINTS
 
@@ -746,7 +525,18 @@ def code_hash(method: str) -> str:
     from lrbench.method import source_file
 
     root = Path(lrbench.__file__).parent
-    beside = ("__init__", "api", "bench", "cli", "console", "listing", "pretraining", "published", "records")
+    beside = (
+        "__init__",
+        "api",
+        "bench",
+        "cli",
+        "comparison",
+        "console",
+        "listing",
+        "pretraining",
+        "published",
+        "records",
+    )
     paths = [p for p in root.glob("*.py") if p.stem not in beside]
     paths += [p for folder in ("codecs", "models") for p in (root / folder).glob("*.py")]
     paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
@@ -799,7 +589,7 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _start(cell: Cell, recipe: Recipe, method: Method[Any]) -> Start:
+def start_of(cell: Cell, recipe: Recipe, method: Method[Any]) -> Start:
     """What a training begins with; methods that are not trained begin with nothing."""
     if cell.start is not None and cell.pretrained:
         raise ValueError("--start and --pretrained both say what to begin with; give one of them")

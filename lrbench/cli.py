@@ -261,7 +261,8 @@ def compare(
 ) -> None:
     """Train what is missing, score all under one protocol, and print one table beside the papers' numbers."""
     with errors(verbose), reporter(quiet) as report:
-        from lrbench.bench import Bench, Planned, check_writable, on_table_backbone, plan_table, run_planned
+        from lrbench.bench import Bench, check_writable
+        from lrbench.comparison import Planned, on_table_backbone, plan_table, run_planned
 
         if not methods and table is None:
             raise ValueError("compare needs at least one METHOD, or --table NAME")

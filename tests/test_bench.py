@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lrbench import evaluation
-from lrbench.bench import Bench, Cell, MissingWeights, check_writable, evaluate_predictions, protocol_of, run_folder
+from lrbench.bench import Bench, Cell, MissingWeights, check_writable, evaluate_predictions, run_folder
+from lrbench.comparison import protocol_of, run_row
 from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.method import costs, load_method
@@ -142,7 +143,7 @@ def test_record_says_what_was_done(tiny_data, trained, tmp_path):
 
 def test_row_of_a_missing_run(tiny_data, tmp_path):
     plain = cell(tiny_data, tmp_path / "runs", tmp_path / "r", "hrnet")
-    row = Bench().row(plain, may_train=False)
+    row = run_row(Bench(), plain, may_train=False)
     assert row["status"] == "missing"
     assert "lrbench train hrnet --res 64x48" in row["reason"]
     assert row["metrics"] is None
@@ -157,13 +158,13 @@ def test_row_of_a_missing_run(tiny_data, tmp_path):
 )
 def test_run_of_other_settings_is_another_run(tiny_data, trained, tmp_path, change):
     plain = cell(tiny_data, trained, tmp_path / "r", "hrnet")
-    assert Bench().row(plain, may_train=False)["status"] == "done"
-    assert Bench().row(dataclasses.replace(plain, **change), may_train=False)["status"] == "missing"
+    assert run_row(Bench(), plain, may_train=False)["status"] == "done"
+    assert run_row(Bench(), dataclasses.replace(plain, **change), may_train=False)["status"] == "missing"
 
 
 def test_workers_and_split_to_score_are_not_part_of_a_run(tiny_data, trained, tmp_path):
     plain = cell(tiny_data, trained, tmp_path / "r", "hrnet", workers=2, split="train", flip=False)
-    assert Bench().row(plain, may_train=False)["status"] == "done"
+    assert run_row(Bench(), plain, may_train=False)["status"] == "done"
 
 
 def test_unfinished_run_is_not_scored(tiny_data, tmp_path):
@@ -174,7 +175,7 @@ def test_unfinished_run_is_not_scored(tiny_data, tmp_path):
     plain = cell(tiny_data, tmp_path / "runs", tmp_path / "r", "hrnet", recipe="paper", epochs=2, backbone="hrnet_w16")
     with pytest.raises(KeyboardInterrupt):
         Bench(kill).train(plain)
-    assert Bench().row(plain, may_train=False)["status"] == "missing"
+    assert run_row(Bench(), plain, may_train=False)["status"] == "missing"
 
 
 def test_protocol(tiny_data, trained, tmp_path):
