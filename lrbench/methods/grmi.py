@@ -3,7 +3,8 @@
 There is no official code: targets, losses and voting follow the paper as third parties describe it, on the trunks of
 this benchmark instead of an atrous ResNet-101, with UDP's crop. Deviations: the disc keeps the paper's share of the
 height (25 of 353 px), but not less than one cell; votes are collected on the pixels of the crop and read at the centre
-of mass of the 3x3 pixels around the highest; no second loss on an intermediate layer.
+of mass of the 3x3 pixels around the highest; no second loss on an intermediate layer; logits are counted from the
+share of the map that a disc covers, so that training does not begin by unlearning one half for every cell.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ def build(
     grid = Grid(frame, stride=4)
     radius = max(1.0, 25 / 353 * grid.size.height) if radius is None else radius
     maps = HeatmapOffset(grid=grid, heatmap="disc", sigma=0.0, radius=radius, unit=radius)
+    share = min(0.5, math.pi * radius**2 / (grid.size.height * grid.size.width))
+    pack = partial(above, level=math.log(share / (1 - share)))
     loss = partial(grmi_loss, disc_weight=disc_weight, offset_weight=offset_weight)
     return Method(
         name="grmi",
@@ -148,10 +151,16 @@ def build(
         backbone=backbone,
         frame=frame,
         codec=HoughVoting(maps=maps),
-        build_model=partial(map_network, backbone=backbone, size=size, fusion=fusion, pack=interleaved, per_keypoint=3),
+        build_model=partial(map_network, backbone=backbone, size=size, fusion=fusion, pack=pack, per_keypoint=3),
         stages=(Stage(epochs=210, loss=loss, milestones=(170, 200)),),
         settings={"radius": radius, "fusion": fusion},
     )
+
+
+def above(maps: Tensor, level: float) -> OffsetMaps:
+    """(B, 3K, H, W), per keypoint disc, x, y -> maps, the logits of the discs counted from a level."""
+    heatmap, offset = interleaved(maps)
+    return OffsetMaps(heatmap + level, offset)
 
 
 def grmi_loss(

@@ -64,6 +64,13 @@ def test_radius_keeps_the_papers_share_of_the_height():
         assert load_method("grmi", size).settings["radius"] == pytest.approx(cells, abs=0.005)
 
 
+def test_an_untrained_network_expects_discs_of_their_size():
+    method = load_method("grmi", Size(64, 48), "hrnet_w16")
+    pack = method.build_model().pack
+    share = pack(torch.zeros(1, 51, 16, 12)).heatmap.sigmoid().sum((-2, -1)) / (16 * 12)
+    assert share.min().item() == pytest.approx(math.pi * method.settings["radius"] ** 2 / (16 * 12), rel=1e-4)
+
+
 def test_loss_by_hand():
     """One keypoint, one cell in the disc of two: logits 0 and offsets off by 0.5 and 2 radii."""
     ideal = OffsetMaps(torch.tensor([[[[CERTAIN, -CERTAIN]]]]), torch.zeros(1, 1, 2, 1, 2))
