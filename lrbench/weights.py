@@ -35,7 +35,7 @@ LAYOUTS: tuple[tuple[str, ...], ...] = ((), ("backbone.", "keypoint_head.", "hea
 """Prefixes of a trunk and of what stands on it: none (most released files, ImageNet's too), mmpose's, and the one of
 the released RLE code. ``module.`` (`torch.nn.DataParallel`) may stand before any of them."""
 
-CONTAINERS = ("state_dict", "model", "network")
+CONTAINERS = ("state_dict", "model", "network", "params_ema", "params")
 """Keys under which checkpoints keep their tensors; what lies beside them (epoch, optimiser) is not looked at."""
 
 CLASSIFIER = re.compile(r"(backbone\.|preact\.)?(fc|classifier|incre_modules|downsamp_modules)\.")
