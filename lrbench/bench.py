@@ -67,7 +67,9 @@ class Cell:
         recipe: name; None for ``quick`` on synth and ``paper`` elsewhere.
         epochs, batch: instead of the recipe's.
         seed: of everything random in training.
-        lr_preset: how low-resolution pixels are made.
+        lr_preset: how low-resolution pixels are made, in training and in scoring.
+        severity: of presets that have severities; None for the usual one.
+        lr_seed: of the random numbers of presets that draw, in scoring.
         boxes: ``gt`` or a detection file.
         flip: average with the mirrored crop.
         weights: a file to score instead of a trained run.
@@ -91,6 +93,8 @@ class Cell:
     batch: int | None = None
     seed: int = 0
     lr_preset: str = "paper"
+    severity: int | None = None
+    lr_seed: int = 0
     boxes: str = "gt"
     flip: bool = True
     weights: Path | None = None
@@ -126,6 +130,14 @@ class Cell:
         )
         given = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
         return dataclasses.replace(recipe, **given)
+
+    def preset(self) -> Preset:
+        """How low-resolution pixels are made.
+
+        Raises:
+            ValueError: an unknown name, or a severity it does not have.
+        """
+        return load_preset(self.lr_preset, self.severity)
 
     def torch_device(self) -> str:
         """Where to compute: ``cuda`` if there is one, else ``cpu``.
@@ -164,12 +176,18 @@ class Bench:
         return self._datasets[key]
 
     def crops(
-        self, data: str, split: str, method: Method[Any], preset: Preset, persons: Persons | None = None
+        self,
+        data: str,
+        split: str,
+        method: Method[Any],
+        preset: Preset,
+        persons: Persons | None = None,
+        seed: int = 0,
     ) -> Crops:
-        """Persons of a split as crops of a method."""
+        """Persons of a split as crops of a method; `seed` is that of presets that draw."""
         dataset = self.dataset(data, split)
         store = self._stores.setdefault((data, split), ImageStore(dataset.images))
-        return Crops(store, dataset.persons if persons is None else persons, method.frame, preset)
+        return Crops(store, dataset.persons if persons is None else persons, method.frame, preset, seed)
 
     def train(self, cell: Cell) -> tuple[Path, Trained]:
         """Train a cell, or continue or find its run.
@@ -182,7 +200,7 @@ class Bench:
             DataError: data or starting weights missing, damaged or refused.
             TrainingError: training cannot go on.
         """
-        method, recipe, preset = cell.compose(), cell.training_recipe(), load_preset(cell.lr_preset)
+        method, recipe, preset = cell.compose(), cell.training_recipe(), cell.preset()
         data = cell.train_data or cell.data
         crops = self.crops(data, cell.train_split, method, preset)
         device = cell.torch_device()
@@ -195,7 +213,7 @@ class Bench:
         if recipe.select == "best" and method.stages:
             scored = self.dataset(cell.data, cell.split)
             truth = json.loads(scored.annotation_file.read_bytes())
-            val = self.crops(cell.data, cell.split, method, preset)
+            val = self.crops(cell.data, cell.split, method, preset, seed=cell.lr_seed)
 
             def validate(model: PoseNetwork[Any]) -> float:
                 results = evaluation.to_results(
@@ -245,7 +263,7 @@ class Bench:
             DataError: data or weights missing, damaged or refused.
         """
         cell = on_fitting_backbone(cell)
-        method, preset = cell.compose(), load_preset(cell.lr_preset)
+        method, preset = cell.compose(), cell.preset()
         dataset = self.dataset(cell.data, cell.split)
         weights, training, trained = self._weights(cell, method)
         protocol = self._protocol(cell, method, dataset, preset)
@@ -258,7 +276,7 @@ class Bench:
         if cell.weights:
             self._say(f"weights {cell.weights}: {fit}")
         persons = None if cell.boxes == "gt" else read_detections(Path(cell.boxes), dataset.images)
-        crops = self.crops(cell.data, cell.split, method, preset, persons)
+        crops = self.crops(cell.data, cell.split, method, preset, persons, cell.lr_seed)
         device = cell.torch_device()
         begin = time.perf_counter()
         predictions = predict(
@@ -333,7 +351,7 @@ class Bench:
             "data": f"{dataset.name}/{cell.train_split}",
             "data_hash": dataset.hash,
             "persons": len(dataset.persons),
-            "lr_preset": plain(load_preset(cell.lr_preset)),
+            "lr_preset": cell.preset().plain,
             "seed": cell.seed,
             "precision": precision,
             "start": start_of(cell, recipe, method).name,
@@ -367,7 +385,7 @@ class Bench:
             if not path.is_file():
                 raise DataError(f"--boxes {cell.boxes}: no such file; expected gt or a COCO detection result")
             boxes, boxes_hash = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
-        degradation = {"crop": plain(preset)}
+        degradation: dict[str, Any] = {"crop": preset.plain, **({"seed": cell.lr_seed} if preset.random else {})}
         if dataset.source:
             degradation["dataset"] = dataset.source
         return records.Protocol(

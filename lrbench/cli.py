@@ -22,7 +22,7 @@ FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
 CORES = os.cpu_count() or 1
 LOADERS = max(1, min(8, CORES // 2))  # one thread per two cores keeps up with the network and leaves it the cores
 Overwrite = Literal["never", "failed", "always"]
-Level = Literal["image", "crop"]
+Level = Literal["image", "crop", "height"]
 
 app = typer.Typer(
     name="lrbench",
@@ -44,6 +44,8 @@ TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on ot
 Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: the paper's; quick: its narrow stand-in.")]
 Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network.")]
 Preset = Annotated[str, typer.Option("--lr-preset", help="How low-resolution pixels are made.")]
+Severity = Annotated[int | None, typer.Option("--severity", help="Of --lr-preset, 1 (mild) to 5 (hard).")]
+LrSeed = Annotated[int, typer.Option("--lr-seed", help="Of --lr-preset in scoring, where it draws random numbers.")]
 Boxes = Annotated[str, typer.Option("--boxes", help="gt, or a COCO detection file.", metavar="gt|FILE")]
 Flip = Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored crop.")]
 Split = Annotated[str, typer.Option("--split", help="Split that is scored.")]
@@ -110,6 +112,7 @@ def train(
     backbone: Backbone = None,
     sr: Sr = "none",
     lr_preset: Preset = "paper",
+    severity: Severity = None,
     split: Split = "val",
     train_split: TrainSplit = "train",
     recipe: RecipeName = None,
@@ -133,6 +136,7 @@ def train(
         from lrbench.bench import Bench, check_writable
 
         cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, lr_preset=lr_preset,
+                         severity=severity,
                          split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=seed,
                          start=start, pretrained=pretrained, device=device, precision=precision, workers=workers,
                          runs=runs)  # fmt: skip
@@ -169,6 +173,8 @@ def eval(
     backbone: Backbone = None,
     sr: Sr = "none",
     lr_preset: Preset = "paper",
+    severity: Severity = None,
+    lr_seed: LrSeed = 0,
     boxes: Boxes = "gt",
     flip: Flip = True,
     split: Split = "val",
@@ -206,7 +212,8 @@ def eval(
         else:
             size = res or (stated_size(weights) if weights else None) or "64x48"
             cell = make_cell(method, size, plugin, settings, data=data, train_data=train_data, backbone=backbone,
-                             sr=sr, lr_preset=lr_preset, boxes=boxes, flip=flip, split=split, train_split=train_split,
+                             sr=sr, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
+                             boxes=boxes, flip=flip, split=split, train_split=train_split,
                              recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
                              pretrained=pretrained, device=device, precision=precision, workers=workers, runs=runs,
                              results=results)  # fmt: skip
@@ -236,6 +243,8 @@ def compare(
     backbone: Backbone = None,
     sr: Sr = "none",
     lr_preset: Preset = "paper",
+    severity: Severity = None,
+    lr_seed: LrSeed = 0,
     boxes: Boxes = "gt",
     flip: Flip = True,
     split: Split = "val",
@@ -269,7 +278,8 @@ def compare(
 
         def make(name: str, size: str, number: int, extra: list[str], upscaler: str) -> Cell:
             return make_cell(name, size, plugin, [*settings, *extra], shared=True, data=data, train_data=train_data,
-                             backbone=backbone, sr=upscaler, lr_preset=lr_preset, boxes=boxes, flip=flip,
+                             backbone=backbone, sr=upscaler, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
+                             boxes=boxes, flip=flip,
                              split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
                              seed=number, start=start, pretrained=pretrained, device=device,
                              precision=precision, workers=workers, runs=runs, results=results)  # fmt: skip
@@ -351,15 +361,19 @@ def ceiling(
 @app.command()
 def degrade(
     source: Annotated[Path, typer.Argument(help="Dataset in COCO layout.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    preset: Annotated[str, typer.Option("--preset", help="none, paper or antialias.")] = "antialias",
+    out: Annotated[Path, typer.Argument(help="Folder to write; with --preview, a PNG file.")],
+    preset: Annotated[str, typer.Option("--preset", help="See lrbench ls degradations.")] = "antialias",
     level: Annotated[Level, typer.Option("--level")] = "image",
     scale: Annotated[float | None, typer.Option("--scale", help="Shrink factor of images.")] = None,
     res: Annotated[str | None, typer.Option("--res", help="Size of crops, HxW.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Of persons in px, level height.")] = None,
+    severity: Annotated[int | None, typer.Option("--severity", help="1 (mild) to 5 (hard).")] = None,
     boxes: Annotated[Path | None, typer.Option("--boxes", help="Detection file to map along.")] = None,
     split: Split = "val",
     seed: Seed = 0,
     workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = CORES,
+    preview: Annotated[bool, typer.Option("--preview", help="Draw one person through all presets and sizes.")] = False,
+    person: Annotated[int | None, typer.Option("--person", help="Annotation id, for --preview.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute and list differences; write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -370,6 +384,13 @@ def degrade(
         from lrbench.datasets import degraded
         from lrbench.geometry import Size
 
+        if preview:
+            from lrbench.datasets.coco import read
+            from lrbench.report.preview import preview as draw
+
+            path = draw(read(source, split), out, person=person, severity=severity, seed=seed)
+            print(json.dumps({"file": str(path)}) if as_json else path)
+            return
         if verify:
             differences = degraded.verify(out, source)
             report.close()
@@ -386,6 +407,8 @@ def degrade(
             level=level,
             scale=scale,
             size=Size.parse(res) if res else None,
+            height=height,
+            severity=severity,
             seed=seed,
             workers=workers,
             boxes=boxes,
@@ -532,7 +555,6 @@ def make_cell(
         options: fields of `Cell`.
     """
     from lrbench.bench import Cell
-    from lrbench.degradation import load_preset
     from lrbench.geometry import Size
     from lrbench.method import load_plugin, parse_settings, setting_names
 
@@ -544,7 +566,7 @@ def make_cell(
     cell.compose()
     cell.training_recipe()
     cell.torch_device()
-    load_preset(cell.lr_preset)
+    cell.preset()
     return cell
 
 

@@ -1,7 +1,9 @@
 """How low-resolution pixels are made; it belongs to the benchmark, not to a method.
 
-A preset says how many pixels become few. It works on two levels: ``crop`` (each person's crop is made small, as in the
-tables of low-resolution papers) and ``image`` (the whole photograph is made small, so that small people become tiny).
+A preset says how many pixels become few. It works on three levels: ``crop`` (each person's crop is made small, as in
+the tables of low-resolution papers), ``image`` (the whole photograph is made small, so that small people become tiny)
+and ``height`` (each person's surroundings are made small, until the person is so many px high). Here are the presets
+that only resample; those with blur, noise and compression are in `lrbench.corruptions`.
 
 Measured share of the contrast that survives a shrink by 4, by cycles per small pixel. Up to 0.5 it should be 1; above,
 what is left comes back as a false pattern (aliasing) and should be 0:
@@ -29,8 +31,8 @@ from lrbench.crop import cut
 from lrbench.datasets.images import Pixels
 from lrbench.geometry import Float, Size, apply, invert
 
-Level = Literal["image", "crop"]
-LEVELS: tuple[Level, ...] = ("image", "crop")
+Level = Literal["image", "crop", "height"]
+LEVELS: tuple[Level, ...] = ("image", "crop", "height")
 
 Single = NDArray[np.float32]
 
@@ -38,11 +40,11 @@ Single = NDArray[np.float32]
 class Sampling(Protocol):
     """How many pixels become few. Implementations are frozen dataclasses that hold every number they use."""
 
-    def crop(self, image: Pixels, matrix: Float, size: Size) -> Pixels:
+    def crop(self, image: Pixels, matrix: Float, size: Size, rng: np.random.Generator) -> Pixels:
         """Image (H, W, 3) and map image px -> crop px (2, 3) to the pixels of the crop (h, w, 3)."""
         ...
 
-    def shrink(self, image: Pixels, size: Size) -> Pixels:
+    def shrink(self, image: Pixels, size: Size, rng: np.random.Generator) -> Pixels:
         """Image (H, W, 3) to the whole image at another size (h, w, 3)."""
         ...
 
@@ -51,11 +53,11 @@ class Sampling(Protocol):
 class Untouched:
     """No degradation beyond what feeding a network needs: crops are cut bilinearly, images stay as they are."""
 
-    def crop(self, image: Pixels, matrix: Float, size: Size) -> Pixels:
+    def crop(self, image: Pixels, matrix: Float, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`; a crop has to get its size somehow, and this is the bilinear cut all networks use."""
         return cut(image, matrix, size)
 
-    def shrink(self, image: Pixels, size: Size) -> Pixels:
+    def shrink(self, image: Pixels, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`.
 
         Raises:
@@ -74,11 +76,11 @@ class Untouched:
 class PointSampling:
     """Bilinear interpolation between the four nearest pixels, without a low-pass filter: aliased."""
 
-    def crop(self, image: Pixels, matrix: Float, size: Size) -> Pixels:
+    def crop(self, image: Pixels, matrix: Float, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`; the crop of every published top-down pipeline."""
         return cut(image, matrix, size)
 
-    def shrink(self, image: Pixels, size: Size) -> Pixels:
+    def shrink(self, image: Pixels, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`; our literal analogue for whole images, which no paper that we know of reports."""
         small = cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(small, np.uint8)
@@ -98,7 +100,7 @@ class Bicubic:
     finer: int = 4
     finest_side: int = 4096
 
-    def crop(self, image: Pixels, matrix: Float, size: Size) -> Pixels:
+    def crop(self, image: Pixels, matrix: Float, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`; any rotation, any alignment. A crop that enlarges the image is cut bilinearly."""
         step = shrink_factor(matrix)
         if step <= 1:
@@ -107,7 +109,7 @@ class Bicubic:
         fine = _warp_fine(image, matrix, size, k)
         return _to_pixels(imresize(fine, size, a=self.a))
 
-    def shrink(self, image: Pixels, size: Size) -> Pixels:
+    def shrink(self, image: Pixels, size: Size, rng: np.random.Generator) -> Pixels:
         """See `Sampling`; the factors are exactly w' / w and h' / h."""
         return _to_pixels(imresize(image.astype(np.float32), size, a=self.a))
 
@@ -129,19 +131,24 @@ class Preset:
     """One way to make low-resolution pixels.
 
     Attributes:
-        name: as in ``--preset`` and ``--lr-preset``.
+        name: as in records.
         summary: one line for lists.
         sampling: holds every number.
+        severity: 1 (mild) to 5 (hard); 0 for presets without.
+        random: it draws, so it wants a generator.
     """
 
     name: str
     summary: str
     sampling: Sampling
+    severity: int = 0
+    random: bool = False
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The preset as JSON for records and manifests: name, kind of sampling, every number."""
-        return {"name": self.name, "sampling": type(self.sampling).__name__, **vars(self.sampling)}
+        """The preset as JSON for records and manifests: name, severity if there are any, every number."""
+        graded = {"severity": self.severity} if self.severity else {}
+        return {"name": self.name, **graded, "sampling": type(self.sampling).__name__, **vars(self.sampling)}
 
 
 PRESETS: dict[str, Preset] = {
@@ -152,23 +159,49 @@ PRESETS: dict[str, Preset] = {
         Preset(name="antialias", summary="bicubic with a widened kernel (MATLAB imresize)", sampling=Bicubic()),
     )
 }
-"""The built-in presets, by name."""
+"""The presets that only resample, by name."""
+
+USUAL_SEVERITY = 3
+"""Of presets with severities, where none is asked for."""
 
 
-def load_preset(name: str) -> Preset:
+def presets() -> dict[str, str]:
+    """Names of all presets, and what each does in one line."""
+    from lrbench.corruptions.presets import SUMMARIES
+
+    return {name: preset.summary for name, preset in PRESETS.items()} | SUMMARIES
+
+
+def load_preset(name: str, severity: int | None = None) -> Preset:
     """The preset of that name.
 
+    Args:
+        name: one of `presets`, or a name that a record or manifest has.
+        severity: 1 to 5, for presets with severities; None for the usual one.
+
     Raises:
-        ValueError: no such preset; the message lists the closest names.
+        ValueError: no such preset, with the closest names; or a severity that it does not have.
     """
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(PRESETS)}"
+    # they build on this module
+    from lrbench.corruptions.presets import CORRUPTIONS, SUMMARIES, load_corruption
+
+    if name in PRESETS:
+        if severity:
+            raise ValueError(f"preset {name} has no severities: severity {severity}; leave it out")
+        return PRESETS[name]
+    base = name.partition("-")[0]
+    if base not in CORRUPTIONS:
+        known = presets()
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
         raise ValueError(f"unknown degradation {name!r}; {hint}")
-    return PRESETS[name]
+    if severity is None:
+        severity = USUAL_SEVERITY if CORRUPTIONS[base].graded else 0
+    corruption = load_corruption(name, severity)
+    return Preset(name=corruption.name, summary=SUMMARIES[base], sampling=corruption, severity=severity, random=True)
 
 
-def crop(image: Pixels, matrix: Float, size: Size, preset: Preset) -> Pixels:
+def crop(image: Pixels, matrix: Float, size: Size, preset: Preset, rng: np.random.Generator | None = None) -> Pixels:
     """Cut a low-resolution crop from an image; thread-safe.
 
     Args:
@@ -176,20 +209,22 @@ def crop(image: Pixels, matrix: Float, size: Size, preset: Preset) -> Pixels:
         matrix: (2, 3) image px -> crop px, for example `Frame.matrix`.
         size: of the crop.
         preset: how.
+        rng: where its random numbers come from; None for presets that draw none.
 
     Returns:
         (h, w, 3) uint8, black where the crop leaves the image.
     """
-    return preset.sampling.crop(image, matrix, size)
+    return preset.sampling.crop(image, matrix, size, _generator(preset, rng))
 
 
-def shrink(image: Pixels, preset: Preset, size: Size) -> Pixels:
+def shrink(image: Pixels, preset: Preset, size: Size, rng: np.random.Generator | None = None) -> Pixels:
     """Make a whole image small. Pixel x moves to (x + 0.5) w' / w - 0.5, with the exact factor of each side.
 
     Args:
         image: (H, W, 3) uint8.
         preset: how.
         size: of the result; not larger than the image.
+        rng: where its random numbers come from; None for presets that draw none.
 
     Returns:
         (h, w, 3) uint8
@@ -200,7 +235,15 @@ def shrink(image: Pixels, preset: Preset, size: Size) -> Pixels:
     height, width = image.shape[:2]
     if size.height > height or size.width > width:
         raise ValueError(f"size {size} is larger than the image, {height}x{width}; degradation only shrinks")
-    return preset.sampling.shrink(image, size)
+    return preset.sampling.shrink(image, size, _generator(preset, rng))
+
+
+def _generator(preset: Preset, rng: np.random.Generator | None) -> np.random.Generator:
+    assert rng is not None or not preset.random, f"preset {preset.name} draws; pass a generator"
+    return _UNUSED if rng is None else rng
+
+
+_UNUSED = np.random.default_rng(0)
 
 
 def shrink_factor(matrix: Float) -> float:

@@ -251,9 +251,9 @@ def _names(kind: str) -> list[tuple[str, str]]:
 
         return [(name, spec.summary) for name, spec in BACKBONES.items()]
     if kind == "degradations":
-        from lrbench.degradation import PRESETS
+        from lrbench.degradation import presets
 
-        return [(name, type(preset).__doc__ or "") for name, preset in PRESETS.items()]
+        return list(presets().items())
     return [
         ("synth", "embedded: rendered pictures of people, made on first use"),
         ("coco", "the folder named by LRBENCH_COCO"),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lrbench.augmentation import Augmentation, View, mirror_keypoints
+from lrbench.corruptions.corruption import seed_of
 from lrbench.datasets.images import ImageStore, Pixels
 from lrbench.degradation import Preset, crop
 from lrbench.geometry import Float, Frame, apply
@@ -30,12 +31,14 @@ class Crops:
         persons: whom to crop.
         frame: size and alignment.
         preset: how low-resolution pixels are made.
+        seed: of presets that draw, for crops that are not augmented.
     """
 
     store: ImageStore
     persons: Persons
     frame: Frame
     preset: Preset
+    seed: int = 0
 
     def view(self, row: int, augmentation: Augmentation | None, rng: np.random.Generator | None) -> View:
         """Where the crop of a person lies; augmented where an augmentation and its generator are given."""
@@ -47,8 +50,14 @@ class Crops:
         draws = augmentation.draw(rng)
         return augmentation.view(self.frame, region, persons.keypoints[row], persons.visible[row], draws, width)
 
-    def sample(self, row: int, view: View) -> tuple[Pixels, Float, Float]:
-        """Pixels (h, w, 3) uint8, keypoints (K, 2) crop px, and flags (K,) of one view of a person."""
+    def sample(self, row: int, view: View, rng: np.random.Generator | None = None) -> tuple[Pixels, Float, Float]:
+        """Pixels (h, w, 3) uint8, keypoints (K, 2) crop px, and flags (K,) of one view of a person.
+
+        Args:
+            row: of the person.
+            view: where its crop lies.
+            rng: of presets that draw; None for the generator that belongs to the person and `seed`.
+        """
         image = self.store[int(self.persons.image[row])]
         xy, visible = self.persons.keypoints[row], self.persons.visible[row]
         matrix = self.frame.matrix(view.region, view.rotation)
@@ -60,9 +69,16 @@ class Crops:
             pixels_matrix = matrix.copy()
             pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)
             pixels_matrix[:, 0] = -matrix[:, 0]
-        pixels = crop(image, pixels_matrix, self.frame.size, self.preset)
+        if rng is None and self.preset.random:
+            rng = np.random.default_rng(self._seed_of(row))
+        pixels = crop(image, pixels_matrix, self.frame.size, self.preset, rng)
         labelled = visible > 0
         return pixels, np.where(labelled[:, None], apply(matrix, xy), 0.0), labelled
+
+    def _seed_of(self, row: int) -> int:
+        image = int(self.store.images.id[self.persons.image[row]])
+        person, preset = int(self.persons.id[row]), self.preset
+        return seed_of(preset.name, "crop", preset.severity, self.frame.size, self.seed, image, person)
 
     def batch(
         self, rows: Sequence[int], augmentation: Augmentation | None = None, seeds: Sequence[Sequence[int]] = ()
@@ -71,7 +87,7 @@ class Crops:
         samples = []
         for i, row in enumerate(rows):
             rng = np.random.default_rng(list(seeds[i])) if seeds else None
-            samples.append(self.sample(row, self.view(row, augmentation, rng)))
+            samples.append(self.sample(row, self.view(row, augmentation, rng), rng))
         pixels = torch.from_numpy(np.stack([s[0] for s in samples])).permute(0, 3, 1, 2)
         keypoints = torch.from_numpy(np.stack([s[1] for s in samples])).float()
         return Batch(pixels, keypoints, torch.from_numpy(np.stack([s[2] for s in samples])).float())

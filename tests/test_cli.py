@@ -398,6 +398,15 @@ class TestCompare:
     def command(self, data: Path, *words: object) -> list[object]:
         return ["compare", "meanpose", "hrnet", "--data", data, *QUICK, *words]
 
+    def test_pixels_of_a_severity(self, cli, tiny_data: Path):
+        words = ("compare", "meanpose", "--data", tiny_data, *QUICK, "-q", "--lr-preset", "sensor")
+        document = json.loads(cli(*words, "--severity", 2, "--lr-seed", 5, "--json").stdout)
+        assert (document["protocol"]["lr_preset"], document["protocol"]["severity"]) == ("sensor", 2)
+        made = json.loads(next(Path("results").rglob("*.json")).read_text())["protocol"]["degradation"]
+        assert (made["crop"]["severity"], made["crop"]["sampling"], made["seed"]) == (2, "Sensor", 5)
+        refused(cli(*words, "--severity", 6), USAGE, "preset sensor: severity 6; expected 1 (mild) to 5 (hard)")
+        refused(cli(*words[:-1], "paper", "--severity", 1), USAGE, "preset paper has no severities")
+
     def test_two_methods_two_seeds_and_again(self, cli, tiny_data: Path):
         seeds = ("--seed", 0, "--seed", 1)
         first = cli(*self.command(tiny_data, *seeds, "--json", "-q"))

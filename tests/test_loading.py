@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_flip_is_a_crop_of_the_mirrored_picture(tiny_data: Path, align: str, rot
         assert not xy[~labelled].any()
         # and it is another picture than the plain one
         assert np.abs(crops.sample(row, View(plain, 0.0, False))[0].astype(int) - pixels).max() > 20
+
+
+def test_noise_belongs_to_the_person_and_the_seed(tiny_data: Path):
+    """Scored crops of presets that draw depend neither on order nor on threads; training views draw anew per epoch."""
+    crops = dataclasses.replace(make(tiny_data, split="val"), preset=load_preset("sensor", 5))
+    whole = torch.cat([batch.pixels for batch in crops.batches(4, 2)])
+    for row in (2, 0):
+        assert torch.equal(crops.batch([row]).pixels[0], whole[row])
+    other = dataclasses.replace(crops, seed=1)
+    assert not torch.equal(other.batch([0]).pixels, crops.batch([0]).pixels)
+    epochs = [next(iter(crops.epoch(2, 0, Augmentation(), 0, epoch))).pixels for epoch in (0, 0, 1)]
+    assert torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], epochs[2])
 
 
 def test_keypoints_lie_where_the_pixels_say(crops: Crops):

@@ -7,6 +7,9 @@
   of resized pictures, (x + 0.5) s - 0.5, holds with an offset, and a network of any alignment may read the picture.
   Only the person itself is annotated, and its mapped box can be used as it is. A labelled keypoint outside the region
   keeps its flag and its true place, beyond the picture.
+* level ``height``: as ``crop``, but the picture shows the person's surroundings (half of the box again on every side)
+  at the scale at which the annotated box is so many px high, and has whatever size that gives. Persons who are not
+  higher in the photograph are left out, and counted in the manifest.
 
 How annotations move, and how to score in the original coordinates: `lrbench.datasets.mapping`.
 """
@@ -30,7 +33,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 
+from lrbench.corruptions.corruption import seed_of
 from lrbench.datasets import coco
 from lrbench.datasets.images import DataError, Pixels, read_image
 from lrbench.datasets.manifest import (
@@ -67,11 +72,12 @@ _CHUNK = 8  # source pictures per task of a worker; small, because Ctrl-C waits 
 
 @dataclass(frozen=True)
 class _Output:
-    """A picture to write: its name, its size, and where it lies in the source (None: the whole picture)."""
+    """A picture to write: its name, its size, where it lies in the source (None: the whole picture), its seed."""
 
     name: str
     size: Size
     matrix: Float | None
+    seed: int
     known: str | None  # pixel hash of an earlier run
 
 
@@ -93,6 +99,8 @@ def degrade(
     level: Level = "image",
     scale: float | None = None,
     size: Size | None = None,
+    height: int | None = None,
+    severity: int | None = None,
     seed: int = 0,
     boxes: Path | None = None,
     workers: int = 2,
@@ -106,11 +114,13 @@ def degrade(
     Args:
         source: folder in COCO layout.
         out: new or empty folder, an interrupted or complete copy, or a copy of other splits made the same way.
-        preset: name of the degradation, see `lrbench.degradation.PRESETS`.
+        preset: name of the degradation, see `lrbench.degradation.presets`.
         split: for example ``val``.
-        level: ``image`` or ``crop``, see the module.
+        level: ``image``, ``crop`` or ``height``, see the module.
         scale: level ``image``: pictures get this many times smaller along each side.
         size: level ``crop``: of the crops.
+        height: level ``height``: of the persons, px.
+        severity: of presets that have severities, 1 to 5; None for the usual one.
         seed: recorded; decides the result of presets that draw.
         boxes: level ``image``: COCO bbox result file, mapped to ``annotations/detections_<split>.json``.
         workers: processes. Spawned ones, so a script that calls this needs the usual ``if __name__ == "__main__"``.
@@ -124,8 +134,8 @@ def degrade(
         DataError: source missing, damaged or itself a copy; `out` holds something else or cannot be written.
         RuntimeError: a worker process was killed.
     """
-    chosen = load_preset(preset)
-    _check_arguments(chosen, level, scale, size, boxes, workers)
+    chosen = load_preset(preset, severity)
+    _check_arguments(chosen, level, scale, size, height, boxes, workers)
     _check_folders(source, out)
     dataset, data = _read_source(source, split)
     wanted = Manifest(
@@ -134,6 +144,7 @@ def degrade(
         level=level,
         scale=None if scale is None else float(scale),
         size=None if size is None else str(size),
+        height=height,
         seed=seed,
         source=dataset.annotation_file.name,
         source_sha256=sha256(dataset.annotation_file.read_bytes()),
@@ -192,12 +203,10 @@ def _read_source(source: Path, split: str) -> tuple[coco.Dataset, Json]:
 def _plan(dataset: coco.Dataset, data: Json, wanted: Manifest) -> tuple[Json, list[_Job]]:
     """The copy's annotation JSON, and the pictures to make for it."""
     if wanted.level == "image":
-        assert wanted.scale is not None
-        images, annotations, extra, jobs = _plan_images(dataset, data, wanted.scale)
+        images, annotations, extra, jobs = _plan_images(dataset, data, wanted)
         law = "boxes and polygons times lrbench_scale; keypoints (x + 0.5) s - 0.5, 0 being the first pixel's centre"
     else:
-        assert wanted.size is not None
-        images, annotations, extra, jobs = _plan_crops(dataset, data, Size.parse(wanted.size))
+        images, annotations, extra, jobs = _plan_persons(dataset, data, wanted)
         law = (
             "one image per labelled person, image id = annotation id; keypoints = lrbench_matrix times source pixel "
             "index; boxes and polygons likewise, half a pixel apart; other people in a crop are not annotated"
@@ -206,10 +215,12 @@ def _plan(dataset: coco.Dataset, data: Json, wanted: Manifest) -> tuple[Json, li
         "preset": wanted.preset["name"],
         "numbers": wanted.preset,
         "level": wanted.level,
-        "severity": None,
+        "severity": wanted.preset.get("severity"),
         "seed": wanted.seed,
         "scale": wanted.scale,
         "size": wanted.size,
+        "height": wanted.height,
+        "left_out": len(dataset.persons) - len(images) if wanted.level == "height" else 0,
         "convention": law,
         "versions": wanted.versions,
         "source": wanted.source,
@@ -218,7 +229,18 @@ def _plan(dataset: coco.Dataset, data: Json, wanted: Manifest) -> tuple[Json, li
     return data | {"images": images, "annotations": annotations, "lrbench": note} | extra, jobs
 
 
-def _plan_images(dataset: coco.Dataset, data: Json, scale: float) -> tuple[list[Json], list[Json], Json, list[_Job]]:
+def _seed_of(wanted: Manifest, image: int, person: int | None = None) -> int:
+    """Of one picture's random numbers."""
+    amount = Size.parse(wanted.size) if wanted.size else wanted.height or wanted.scale or 1.0
+    name, severity = wanted.preset["name"], wanted.preset.get("severity", 0)
+    return seed_of(name, wanted.level, severity, amount, wanted.seed, image, person)
+
+
+def _plan_images(
+    dataset: coco.Dataset, data: Json, wanted: Manifest
+) -> tuple[list[Json], list[Json], Json, list[_Job]]:
+    scale = wanted.scale
+    assert scale is not None
     images, jobs, placed = [], [], {}
     for record, path in zip(data["images"], dataset.images.path, strict=True):
         number, height, width = int(record["id"]), int(record["height"]), int(record["width"])
@@ -226,7 +248,8 @@ def _plan_images(dataset: coco.Dataset, data: Json, scale: float) -> tuple[list[
         factors = (size.width / width, size.height / height)
         name = f"{number:012d}.png"
         placed[number] = (scaling(factors), size)
-        jobs.append(_Job(path, (height, width), (_Output(name, size, None, None),)))
+        output = _Output(name, size, None, _seed_of(wanted, number), None)
+        jobs.append(_Job(path, (height, width), (output,)))
         images.append(
             {
                 **record,
@@ -245,8 +268,10 @@ def _plan_images(dataset: coco.Dataset, data: Json, scale: float) -> tuple[list[
     return images, annotations, {}, jobs
 
 
-def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Json], list[Json], Json, list[_Job]]:
-    persons, frame = dataset.persons, Frame(size, "biased")
+def _plan_persons(
+    dataset: coco.Dataset, data: Json, wanted: Manifest
+) -> tuple[list[Json], list[Json], Json, list[_Job]]:
+    persons = dataset.persons
     by_id = {int(a["id"]): a for a in data["annotations"]}
     outputs: dict[int, list[_Output]] = {}
     images, annotations = [], []
@@ -255,11 +280,15 @@ def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Jso
         record = data["images"][source_row]
         where = f"{dataset.annotation_file}: annotation {number}"
         try:
-            matrix = frame.matrix(frame.region(persons.box[row], annotated=True))
+            place = _place(persons.box[row], wanted)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
+        if place is None:
+            continue
+        matrix, size = place
         name = f"{number:012d}.png"
-        outputs.setdefault(source_row, []).append(_Output(name, size, matrix, None))
+        seed = _seed_of(wanted, int(record["id"]), number)
+        outputs.setdefault(source_row, []).append(_Output(name, size, matrix, seed, None))
         images.append(
             {
                 "id": number,
@@ -277,6 +306,7 @@ def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Jso
         kept = {f"lrbench_source_{k}": annotation[k] for k in ("keypoints", "num_keypoints") if k in annotation}
         annotations.append(copied | kept)
     maskless = [{k: v for k, v in a.items() if k != "segmentation"} for a in data["annotations"]]
+    # persons who are left out are no ground truth of the copy either
     labelled = set(persons.id.tolist())
     extra = {"lrbench_images": data["images"], "lrbench_others": [a for a in maskless if int(a["id"]) not in labelled]}
     jobs = []
@@ -286,25 +316,64 @@ def _plan_crops(dataset: coco.Dataset, data: Json, size: Size) -> tuple[list[Jso
     return images, annotations, extra, jobs
 
 
+def _place(box: Float, wanted: Manifest) -> tuple[Float, Size] | None:
+    """Map source px -> px of a person's picture, and the picture's size; None for persons who are left out.
+
+    Raises:
+        ValueError: the box has no extent.
+    """
+    if wanted.size is not None:
+        frame = Frame(Size.parse(wanted.size), "biased")
+        return frame.matrix(frame.region(box, annotated=True)), frame.size
+    assert wanted.height is not None
+    x, y, width, height = (float(v) for v in box)
+    if height <= wanted.height:
+        return None
+    # the crop of any network, a quarter of the longer side around the box, lies within half of it
+    margin = 0.5 * max(width, height)
+    scale = wanted.height / height
+    size = Size(*(max(1, round((side + 2 * margin) * scale)) for side in (height, width)))
+    # pixel areas: the corner of the region, (x - margin) - 0.5 in pixel centres, is the corner of the picture
+    corner = (x - margin, y - margin)
+    return np.array([[scale, 0, (0.5 - corner[0]) * scale - 0.5], [0, scale, (0.5 - corner[1]) * scale - 0.5]]), size
+
+
 def _check_arguments(
-    preset: Preset, level: Level, scale: float | None, size: Size | None, boxes: Path | None, workers: int
+    preset: Preset,
+    level: Level,
+    scale: float | None,
+    size: Size | None,
+    height: int | None,
+    boxes: Path | None,
+    workers: int,
 ) -> None:
     if level not in LEVELS:
         raise ValueError(f"unknown level {level!r}; known: {', '.join(LEVELS)}")
     if workers < 1:
         raise ValueError(f"workers {workers}: expected at least 1")
-    if level == "crop":
-        if size is None or scale is not None:
-            raise ValueError("level crop needs the size of the crops, for example 64x48, and no scale")
-        if boxes is not None:
-            raise ValueError("level crop makes one image per labelled person and takes no boxes; use level image")
+    needs = {
+        "image": ("a scale, for example 4 for a quarter of the width", scale),
+        "crop": ("the size of the crops, for example 64x48", size),
+        "height": ("the height of the persons in px, for example 48", height),
+    }
+    words, given = needs[level]
+    if given is None or sum(v is not None for v in (scale, size, height)) > 1:
+        raise ValueError(f"level {level} needs {words}, and no {_others(level)}")
+    if boxes is not None and level != "image":
+        raise ValueError(f"level {level} makes one image per labelled person and takes no boxes; use level image")
+    if height is not None and height < 1:
+        raise ValueError(f"height {height}: expected at least 1 px")
+    if scale is None:
         return
-    if scale is None or size is not None:
-        raise ValueError("level image needs a scale, for example 4 for a quarter of the width, and no size")
     if not math.isfinite(scale) or scale < 1:
         raise ValueError(f"scale {scale:g}: expected at least 1; 4 makes images four times smaller along each side")
     if preset.name == "none" and scale != 1:
         raise ValueError(f"preset none leaves images as they are: scale {scale:g}; use scale 1, or preset antialias")
+
+
+def _others(level: Level) -> str:
+    words = {"image": "scale", "crop": "size", "height": "height"}
+    return " or ".join(word for name, word in words.items() if name != level)
 
 
 def _check_folders(source: Path, out: Path) -> None:
@@ -374,10 +443,11 @@ def _pixels(preset: Preset, job: _Job, outputs: Sequence[_Output]) -> Iterator[P
     image = read_image(job.path, job.size) if outputs else None
     for output in outputs:
         assert image is not None
+        rng = np.random.default_rng(output.seed)
         if output.matrix is None:
-            yield shrink(image, preset, output.size)
+            yield shrink(image, preset, output.size, rng)
         else:
-            yield crop(image, output.matrix, output.size, preset)
+            yield crop(image, output.matrix, output.size, preset, rng)
 
 
 def _stored_hash(path: Path) -> str | None:
@@ -405,7 +475,7 @@ def _compare(folder: Path, preset: Preset, job: _Job) -> list[str]:
 
 
 def _differences(out: Path, source: Path, made: Manifest, workers: int, progress: Progress | None) -> list[str]:
-    preset = load_preset(made.preset["name"])
+    preset = load_preset(made.preset["name"], made.preset.get("severity"))
     dataset, data = _read_source(source, made.split)
     lines = []
     if preset.plain != made.preset:

@@ -25,7 +25,7 @@ from lrbench.records import write_atomic
 
 FORMAT = 1
 
-_RECIPE = ("preset", "level", "scale", "size", "seed")  # must agree between the splits of one folder
+_RECIPE = ("preset", "level", "scale", "size", "height", "seed")  # must agree between the splits of one folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,11 @@ class Manifest:
     Attributes:
         split: for example ``val``.
         preset: its name and numbers, `Preset.plain`.
-        level: ``image`` or ``crop``.
-        scale: factor by which pictures were divided; None at level ``crop``.
-        size: ``HxW`` of the crops; None at level ``image``.
-        seed: of presets that draw; the built-in ones do not.
+        level: ``image``, ``crop`` or ``height``.
+        scale: factor by which pictures were divided; None at other levels than ``image``.
+        size: ``HxW`` of the crops; None at other levels than ``crop``.
+        height: of the persons, px; None at other levels than ``height``.
+        seed: of presets that draw.
         source: name of the annotation file that was read.
         source_sha256: of its bytes.
         versions: of lrbench and of the libraries that touch pixels.
@@ -57,6 +58,7 @@ class Manifest:
     versions: dict[str, str]
     images: dict[str, str]
     files: dict[str, str]
+    height: int | None = None
 
 
 def versions() -> dict[str, str]:

@@ -49,10 +49,11 @@ def map_detections(rows: Sequence[Json], scales: Mapping[int, Sequence[float]]) 
 def original_annotations(data: Json) -> Json:
     """Annotations of a copy in the coordinates, and of the pictures, they were made from.
 
-    Boxes, areas and (level ``crop``) keypoints are the source's own numbers; keypoints (level ``image``) and polygons
-    are mapped back, exact to rounding; masks (RLE) only nearly, for shrinking dropped pixels of them. At level ``crop``
-    persons without a crop (crowds, unlabelled) and pictures without a labelled person come back too, without their
-    masks, so that scores equal those against the source file.
+    Boxes, areas and, with one picture per person, keypoints are the source's own numbers; keypoints of level ``image``
+    and polygons are mapped back, exact to rounding; masks (RLE) only nearly, for shrinking dropped pixels of
+    them. With one picture per person, annotations without one (crowds, unlabelled) and pictures without a labelled
+    person come back too, without their masks, so that scores equal those against the source file; at level ``height``
+    the persons who were left out do not.
 
     Args:
         data: the JSON of any COCO keypoint file.
@@ -62,7 +63,7 @@ def original_annotations(data: Json) -> Json:
     """
     if "lrbench" not in data:
         return data
-    crops = data["lrbench"]["level"] == "crop"
+    crops = data["lrbench"]["level"] != "image"
     images = {int(image["id"]): image for image in data["images"]}
     annotations = []
     for annotation in data["annotations"]:

@@ -348,7 +348,8 @@ def degradation_in_words(degradation: Mapping[str, Any]) -> str:
     """
     crop = degradation.get("crop") or "paper"
     name = str(crop["name"] if isinstance(crop, Mapping) else crop)
-    words = [] if name in PLAIN_CROPS else [f"crops {name}"]
+    severity = crop.get("severity") if isinstance(crop, Mapping) else degradation.get("severity")
+    words = [] if name in PLAIN_CROPS else [f"crops {name}" + (f" severity {severity}" if severity else "")]
     made = degradation.get("dataset")
     if made:
         details = [f"{key} {made[key]}" for key in ("scale", "size", "level", "severity") if made.get(key) is not None]

@@ -186,7 +186,8 @@ def protocol_in_words(protocol: Mapping[str, Any]) -> str:
     if protocol.get("flip") is not None:
         parts.append("flip test" if protocol["flip"] else "no flip test")
     if protocol.get("lr_preset") or protocol.get("degradation"):
-        name = degradation_in_words({"crop": protocol.get("lr_preset"), "dataset": protocol.get("degradation")})
+        made = {"crop": protocol.get("lr_preset"), "severity": protocol.get("severity")}
+        name = degradation_in_words({**made, "dataset": protocol.get("degradation")})
         parts.append("plain crops" if name == "paper" else f"pixels: {name}")
     if protocol.get("recipe"):
         parts.append(f"recipe {protocol['recipe']}")

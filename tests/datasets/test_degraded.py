@@ -27,6 +27,9 @@ from lrbench.geometry import Size
 
 IMAGE = {"preset": "antialias", "scale": 4.0}
 CROP = {"preset": "antialias", "level": "crop", "size": Size(64, 48)}
+HEIGHT = {"preset": "antialias", "level": "height", "height": 40}
+NOISY = {"preset": "sensor", "severity": 4, "level": "crop", "size": Size(64, 48), "seed": 3}
+ALL = pytest.mark.parametrize("how", [IMAGE, CROP, HEIGHT, NOISY], ids=["image", "crop", "height", "sensor"])
 BOTH = pytest.mark.parametrize("how", [IMAGE, CROP], ids=["image", "crop"])
 
 
@@ -131,7 +134,7 @@ def score(truth: dict, results: list[dict]) -> np.ndarray:
 
 
 class TestAnnotations:
-    @BOTH
+    @ALL
     def test_there_and_back(self, source, tmp_path, how):
         degrade(source, tmp_path / "out", workers=1, **how)
         before, after = annotations_of(source), original_annotations(annotations_of(tmp_path / "out"))
@@ -216,7 +219,7 @@ class TestAnnotations:
         assert coco.read(tmp_path / "out", "val").persons.visible[0, 0] == 2
         assert original_annotations(copy)["annotations"][0]["keypoints"][:3] == [195.0, 140.0, 2]
 
-    @BOTH
+    @ALL
     def test_a_perfect_prediction_scores_one_in_original_coordinates(self, source, tmp_path, how):
         degrade(source, tmp_path / "out", workers=1, **how)
         copy = annotations_of(tmp_path / "out")
@@ -306,15 +309,44 @@ class TestPictures:
             checked += 1
         assert checked
 
-    @BOTH
+    def test_persons_of_one_height(self, tmp_path):
+        source = make_source(tmp_path / "photos", 3)
+        path = source / "annotations" / "person_keypoints_val.json"
+        data = json.loads(path.read_text())
+        data["annotations"][0]["bbox"][3] = 30.0  # of six persons, one is no higher than 40 px
+        path.write_text(json.dumps(data))
+        degrade(source, tmp_path / "out", workers=1, **HEIGHT)
+        copy = json.loads((tmp_path / "out" / "annotations" / "person_keypoints_val.json").read_text())
+        assert copy["lrbench"]["left_out"] == 1
+        assert len(copy["annotations"]) == len(copy["images"]) == 5
+        for annotation in copy["annotations"]:
+            assert annotation["bbox"][3] == pytest.approx(40)
+            small = next(i for i in copy["images"] if i["id"] == annotation["image_id"])
+            x, _, w, h = annotation["bbox"]
+            # half of the longer side lies around the box, up to rounding of the picture
+            assert x == pytest.approx(0.5 * max(w, h))
+            assert small["height"] == pytest.approx(h + max(w, h), abs=0.5)
+        # whoever was left out is no ground truth either
+        assert data["annotations"][0]["id"] not in {a["id"] for a in original_annotations(copy)["annotations"]}
+
+    @pytest.mark.parametrize("change", [{"seed": 4}, {"severity": 2}])
+    def test_seed_and_severity_change_the_pixels(self, source, tmp_path, change):
+        one = degrade(source, tmp_path / "one", workers=1, **NOISY)
+        other = degrade(source, tmp_path / "other", workers=1, **(NOISY | change))
+        assert one["images"].keys() == other["images"].keys()
+        assert not set(one["images"].values()) & set(other["images"].values())
+
+    @ALL
     def test_pycocotools_and_our_reader_open_the_copy(self, source, tmp_path, how):
         degrade(source, tmp_path / "out", workers=1, **how)
         with contextlib.redirect_stdout(io.StringIO()):
             copy = COCO(str(tmp_path / "out" / "annotations" / "person_keypoints_val.json"))
         dataset = coco.read(tmp_path / "out", "val")
         assert len(dataset.persons) == 40
-        assert dataset.source["level"] == ("image" if how is IMAGE else "crop")
-        assert dataset.source["numbers"]["a"] == -0.5
+        assert dataset.source["level"] == how.get("level", "image")
+        assert dataset.source["severity"] == how.get("severity")
+        if how is not NOISY:
+            assert dataset.source["numbers"]["a"] == -0.5
         for number, path, size in zip(dataset.images.id, dataset.images.path, dataset.images.size, strict=True):
             assert path.name == f"{number:012d}.png"
             assert copy.loadImgs([int(number)])[0]["file_name"] == path.name
@@ -350,7 +382,7 @@ class TestPictures:
 
 
 class TestRepeating:
-    @BOTH
+    @ALL
     def test_workers_do_not_matter(self, source, tmp_path, how):
         seen = []
         one = degrade(source, tmp_path / "one", workers=1, **how)
@@ -359,7 +391,7 @@ class TestRepeating:
         assert contents(tmp_path / "one") == contents(tmp_path / "two")
         assert seen == [(count, 20) for count in range(1, 21)]
 
-    @BOTH
+    @ALL
     def test_an_interrupted_run_goes_on(self, source, tmp_path, how, monkeypatch):
         whole = degrade(source, tmp_path / "whole", workers=1, **how)
 
@@ -434,7 +466,7 @@ class TestRepeating:
         with pytest.raises(DataError, match=r"holds split train with scale 4\.0; asked for 2\.0"):
             degrade(origin, tmp_path / "out", split="train", preset="antialias", scale=2, workers=1)
 
-    @BOTH
+    @ALL
     def test_verify(self, source, tmp_path, how):
         out = tmp_path / "out"
         degrade(source, out, workers=1, **how)
@@ -495,6 +527,11 @@ class TestRefusing:
             ({"preset": "paper", "level": "crop", "size": Size(8, 8), "scale": 2}, "level crop needs the size"),
             ({"preset": "paper", "level": "crop", "size": Size(8, 8), "boxes": Path("b")}, "takes no boxes"),
             ({"preset": "paper", "level": "person", "scale": 2}, "unknown level 'person'"),
+            ({"preset": "paper", "level": "height"}, "level height needs the height of the persons"),
+            ({"preset": "paper", "level": "height", "height": 0}, "height 0: expected at least 1 px"),
+            ({"preset": "paper", "level": "height", "height": 9, "scale": 2}, "and no scale or size"),
+            ({"preset": "paper", "scale": 2, "severity": 3}, "preset paper has no severities"),
+            ({"preset": "sensor", "scale": 2, "severity": 6}, "expected 1 .mild. to 5 .hard."),
             ({"preset": "paper", "scale": 2, "workers": 0}, "workers 0"),
         ],
     )
