@@ -10,7 +10,7 @@ from lrbench.bench import Bench, Cell
 from lrbench.comparison import Overwrite, Planned, on_table_backbone, plan_table, run_planned
 from lrbench.geometry import Size
 from lrbench.inference import Progress, silent
-from lrbench.published import Entry
+from lrbench.published import Entry, upscaler_of
 from lrbench.records import Record
 
 
@@ -61,7 +61,12 @@ def compare(
     def beside(entry: Entry, seed: int) -> Cell:
         assert entry.reported.size is not None
         settings = {**options.get("settings", {}), **entry.settings}
-        fields = {**options, "settings": settings, "sr": entry.reported.sr, "seed": seed}
+        fields = {
+            **options,
+            "settings": settings,
+            "sr": upscaler_of(entry.reported.sr, options.get("sr", "none")),
+            "seed": seed,
+        }
         return on_table_backbone(Cell(method=entry.method, res=entry.reported.size, **fields), entry)
 
     if table is not None:

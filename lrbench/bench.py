@@ -32,7 +32,7 @@ from lrbench.degradation import Preset, load_preset
 from lrbench.geometry import Size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
-from lrbench.method import Method, costs, default_backbone, describe, load_method, plain
+from lrbench.method import Method, costs, default_backbone, describe, load_method, plain, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
 from lrbench.recipes import Recipe, load_recipe, plan
@@ -59,6 +59,8 @@ class Cell:
         method: name.
         res: of the crop.
         backbone: name; None for the recipe's usual one.
+        sr: upscaler in front of the network, a name or a file of weights.
+        sr_scale, sr_boundary, sr_map: see `lrbench.upscaling.Upscaling`.
         settings: of the method.
         data: ``synth``, ``coco`` or a folder.
         train_data: what the weights are trained on; None for `data`.
@@ -83,6 +85,9 @@ class Cell:
     res: Size
     backbone: str | None = None
     sr: str = "none"
+    sr_scale: int = 4
+    sr_boundary: str = "u8"
+    sr_map: str = "composed"
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = "synth"
     train_data: str | None = None
@@ -113,7 +118,16 @@ class Cell:
             ValueError: an unknown name or setting, or a size the network cannot take.
         """
         backbone = self.backbone or default_backbone(self.method, narrow=self.training_recipe().name == "quick")
-        return load_method(self.method, self.res, backbone, self.sr, **self.settings)
+        return load_method(
+            self.method,
+            self.res,
+            backbone,
+            self.sr,
+            sr_scale=self.sr_scale,
+            sr_boundary=self.sr_boundary,
+            sr_map=self.sr_map,
+            **self.settings,
+        )
 
     def training_recipe(self) -> Recipe:
         """The recipe with this cell's overrides.
@@ -285,13 +299,13 @@ class Bench:
         seconds = time.perf_counter() - begin
         results = evaluation.to_results(predictions, method.rescoring)
         truth, scored = _original(dataset, results)
-        params, macs = costs(method)
+        (params, macs), (params_sr, macs_sr) = costs(method), upscaler_costs(method)
         record = records.Record(
             key=key,
             call=records.MethodCall(
                 name=method.name,
                 backbone=method.backbone,
-                sr=cell.sr,
+                sr=sr_label(method),
                 res=str(cell.res),
                 settings={k: plain(v) for k, v in method.settings.items()},
             ),
@@ -308,6 +322,8 @@ class Bench:
             cost=records.Cost(
                 params=params,
                 macs=macs,
+                params_sr=params_sr,
+                macs_sr=macs_sr,
                 train_seconds=trained.seconds if trained else None,
                 train_images_per_second=trained.images_per_second if trained else None,
                 data_wait=trained.data_wait if trained else None,
@@ -343,7 +359,7 @@ class Bench:
         return {
             "method": method.name,
             "backbone": method.backbone,
-            "sr": cell.sr,
+            "sr": sr_label(method),
             "res": str(cell.res),
             "settings": describe(method),
             "recipe": plain(recipe),
@@ -419,6 +435,11 @@ def on_fitting_backbone(cell: Cell) -> Cell:
             if fits(candidate.compose().build_model().network, tensors):
                 return candidate
     return cell
+
+
+def sr_label(method: Method[Any]) -> str:
+    """The upscaler of a method as records and tables call it; ``none`` for none."""
+    return "none" if method.upscaling is None else str(method.upscaling.label)
 
 
 def evaluate_predictions(

@@ -42,7 +42,10 @@ Data = Annotated[
 ]
 TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on other data than --data.", metavar="DATA")]
 Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: the paper's; quick: its narrow stand-in.")]
-Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network.")]
+Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network: a name, or a file of weights.")]
+SrScale = Annotated[int, typer.Option("--sr-scale", help="Factor of the upscaler.")]
+SrBoundary = Annotated[str, typer.Option("--sr-boundary", help="u8 or float: pixels between upscaler and network.")]
+SrMap = Annotated[str, typer.Option("--sr-map", help="composed (exact) or naive: how px of the enlarged crop go back.")]
 Preset = Annotated[str, typer.Option("--lr-preset", help="How low-resolution pixels are made.")]
 Severity = Annotated[int | None, typer.Option("--severity", help="Of --lr-preset, 1 (mild) to 5 (hard).")]
 LrSeed = Annotated[int, typer.Option("--lr-seed", help="Of --lr-preset in scoring, where it draws random numbers.")]
@@ -111,6 +114,9 @@ def train(
     data: Data = "synth",
     backbone: Backbone = None,
     sr: Sr = "none",
+    sr_scale: SrScale = 4,
+    sr_boundary: SrBoundary = "u8",
+    sr_map: SrMap = "composed",
     lr_preset: Preset = "paper",
     severity: Severity = None,
     split: Split = "val",
@@ -135,7 +141,8 @@ def train(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
 
-        cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, lr_preset=lr_preset,
+        cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, sr_scale=sr_scale,
+                         sr_boundary=sr_boundary, sr_map=sr_map, lr_preset=lr_preset,
                          severity=severity,
                          split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=seed,
                          start=start, pretrained=pretrained, device=device, precision=precision, workers=workers,
@@ -172,6 +179,9 @@ def eval(
     train_data: TrainData = None,
     backbone: Backbone = None,
     sr: Sr = "none",
+    sr_scale: SrScale = 4,
+    sr_boundary: SrBoundary = "u8",
+    sr_map: SrMap = "composed",
     lr_preset: Preset = "paper",
     severity: Severity = None,
     lr_seed: LrSeed = 0,
@@ -212,7 +222,8 @@ def eval(
         else:
             size = res or (stated_size(weights) if weights else None) or "64x48"
             cell = make_cell(method, size, plugin, settings, data=data, train_data=train_data, backbone=backbone,
-                             sr=sr, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
+                             sr=sr, sr_scale=sr_scale, sr_boundary=sr_boundary, sr_map=sr_map,
+                             lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
                              boxes=boxes, flip=flip, split=split, train_split=train_split,
                              recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
                              pretrained=pretrained, device=device, precision=precision, workers=workers, runs=runs,
@@ -242,6 +253,9 @@ def compare(
     train_data: TrainData = None,
     backbone: Backbone = None,
     sr: Sr = "none",
+    sr_scale: SrScale = 4,
+    sr_boundary: SrBoundary = "u8",
+    sr_map: SrMap = "composed",
     lr_preset: Preset = "paper",
     severity: Severity = None,
     lr_seed: LrSeed = 0,
@@ -272,13 +286,15 @@ def compare(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
         from lrbench.comparison import Planned, on_table_backbone, plan_table, run_planned
+        from lrbench.published import upscaler_of
 
         if not methods and table is None:
             raise ValueError("compare needs at least one METHOD, or --table NAME")
 
         def make(name: str, size: str, number: int, extra: list[str], upscaler: str) -> Cell:
             return make_cell(name, size, plugin, [*settings, *extra], shared=True, data=data, train_data=train_data,
-                             backbone=backbone, sr=upscaler, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
+                             backbone=backbone, sr=upscaler, sr_scale=sr_scale, sr_boundary=sr_boundary,
+                             sr_map=sr_map, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
                              boxes=boxes, flip=flip,
                              split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
                              seed=number, start=start, pretrained=pretrained, device=device,
@@ -286,7 +302,7 @@ def compare(
 
         def make_beside(entry: Entry, number: int) -> Cell:
             texts = [f"{key}={value}" for key, value in entry.settings.items()]
-            cell = make(entry.method, str(entry.reported.size), number, texts, entry.reported.sr)
+            cell = make(entry.method, str(entry.reported.size), number, texts, upscaler_of(entry.reported.sr, sr))
             return on_table_backbone(cell, entry)
 
         if table is not None:
@@ -443,6 +459,9 @@ def describe(
     res: Res = "64x48",
     backbone: Backbone = None,
     sr: Sr = "none",
+    sr_scale: SrScale = 4,
+    sr_boundary: SrBoundary = "u8",
+    sr_map: SrMap = "composed",
     settings: Set = [],
     plugin: Plugin = [],
     as_json: Json = False,
@@ -450,8 +469,9 @@ def describe(
 ) -> None:
     """Parameters, multiply-adds, shapes and every setting of a method."""
     with errors(verbose):
-        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, recipe="paper")
-        facts = description(cell.compose(), sr)
+        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, sr_scale=sr_scale,
+                         sr_boundary=sr_boundary, sr_map=sr_map, recipe="paper")  # fmt: skip
+        facts = description(cell.compose())
         if as_json:
             print(json.dumps(facts))
         else:
@@ -464,7 +484,9 @@ def describe(
 
 @app.command("ls")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="methods, backbones, degradations, datasets or tables.")] = "methods",
+    kind: Annotated[
+        str, typer.Argument(help="methods, backbones, upscalers, degradations, datasets, tables.")
+    ] = "methods",
     plugin: Plugin = [],
     as_json: Json = False,
     quiet: Quiet = False,
@@ -601,7 +623,7 @@ def announcement(cell: Cell) -> str:
     )
 
 
-def description(method: Method[Any], sr: str) -> dict[str, Any]:
+def description(method: Method[Any]) -> dict[str, Any]:
     """The JSON of `lrbench describe`."""
     import torch
 
@@ -618,7 +640,7 @@ def description(method: Method[Any], sr: str) -> dict[str, Any]:
         "res": str(size),
         "params": params,
         "macs": macs,
-        "macs_sr": 0,
+        "macs_sr": methods.upscaler_costs(method)[1],
         "outputs": {name: list(value.shape) for name, value in outputs._asdict().items()},
         "settings": methods.describe(method),
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lrbench import evaluation, published
-from lrbench.bench import Bench, Cell, MissingWeights, start_of
-from lrbench.method import Method, costs, plain
+from lrbench.bench import Bench, Cell, MissingWeights, sr_label, start_of
+from lrbench.method import Method, costs, plain, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.report import reported
 from lrbench.report.reported import Reported
@@ -142,13 +142,14 @@ def run_row(
     row = empty_row() | {
         "method": method.name,
         "backbone": method.backbone,
-        "sr": cell.sr,
+        "sr": sr_label(method),
         "res": str(cell.res),
         "seed": cell.seed,
         "settings": {key: plain(value) for key, value in cell.settings.items()},
         "notes": _notes(method),
     }
-    row["params"], row["macs"] = costs(method)
+    # SR and pose added up: a comparison asks what the whole row costs
+    row["params"], row["macs"] = (sum(pair) for pair in zip(costs(method), upscaler_costs(method), strict=True))
     record = None
     try:
         if may_train and cell.weights is None:
@@ -163,7 +164,7 @@ def run_row(
         row["metrics"] = record.metrics.model_dump()
         row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
         row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
-    found, differences = (beside, []) if beside is not None else published.find(method, cell.sr)
+    found, differences = (beside, []) if beside is not None else published.find(method, sr_label(method))
     if found is not None:
         row["reported"] = reported.comparison(found, record, backbone=method.backbone, differences=differences)
     return row

@@ -24,8 +24,12 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 
 
 def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor) -> Any:
-    """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass."""
-    both = model(torch.cat([pixels, pixels.flip(-1)]))
+    """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass.
+
+    An upscaler in front runs once, and its picture is mirrored: it need not answer a mirrored crop with a mirror image.
+    """
+    seen = model.prepare(pixels)
+    both = model.read(torch.cat([seen, seen.flip(-1)]))
     n = len(pixels)
     plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
     return codec.average(plain, codec.unflip(mirrored, mirror_index(pixels.device)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lrbench.inference import Progress
     from lrbench.method import Listing, Method
 
-KINDS = ("methods", "backbones", "degradations", "datasets", "tables")
+KINDS = ("methods", "backbones", "upscalers", "degradations", "datasets", "tables")
 SIZES = tuple(
     Size(*sides) for sides in ((64, 48), (64, 64), (96, 72), (128, 96), (128, 128), (192, 144), (256, 192), (384, 288))
 )
@@ -250,6 +250,10 @@ def _names(kind: str) -> list[tuple[str, str]]:
         from lrbench.models.backbones import BACKBONES
 
         return [(name, spec.summary) for name, spec in BACKBONES.items()]
+    if kind == "upscalers":
+        from lrbench.models.upscalers import UPSCALERS
+
+        return [(name, spec.summary) for name, spec in UPSCALERS.items()]
     if kind == "degradations":
         from lrbench.degradation import presets
 

@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from lrbench.geometry import Frame, Size
+from lrbench.geometry import Frame, Size, enlarged_size
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
 from lrbench.structures import Batch, Keypoints, Rescoring
@@ -99,6 +99,7 @@ class Method(Generic[P]):
         batch: the paper's batch size.
         settings: every argument of `build` as it was resolved.
         rescoring: how keypoint scores become the score of a person.
+        upscaling: what enlarges the crops before the network, see `lrbench.upscaling.Upscaling`; None for nothing.
         estimate: fits a network without gradients, from unaugmented training batches; used where there are no stages.
     """
 
@@ -112,6 +113,7 @@ class Method(Generic[P]):
     batch: int = 128
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rescoring: Rescoring = dataclasses.field(default_factory=Rescoring)
+    upscaling: Any = None
     estimate: Callable[[PoseNetwork[P], Iterable[Batch]], None] | None = None
 
 
@@ -183,6 +185,10 @@ def load_method(
     size: Size | tuple[int, int] = (64, 48),
     backbone: str | None = None,
     sr: str | None = None,
+    *,
+    sr_scale: int = 4,
+    sr_boundary: str = "u8",
+    sr_map: str = "composed",
     **settings: Any,
 ) -> Method[Any]:
     """Compose a method.
@@ -191,7 +197,9 @@ def load_method(
         name: one of `method_names`.
         size: height and width of the crop, px.
         backbone: one of `BACKBONES`; None for the paper's, HRNet-W32 for most.
-        sr: upscaler in front of the network; None for none.
+        sr: upscaler in front of the network, a name or a file of weights; None for none. The network then takes crops
+            `sr_scale` times as large as `size`.
+        sr_scale, sr_boundary, sr_map: see `lrbench.upscaling.Upscaling`.
         settings: arguments of the method's `build`.
 
     Raises:
@@ -199,8 +207,6 @@ def load_method(
     """
     size = size if isinstance(size, Size) else Size(*size)
     module = _module(name)
-    if sr not in (None, "none"):
-        raise ValueError(f"upscaler {sr!r}: this version has none; leave --sr at none")
     parameters = inspect.signature(module.build).parameters
     takes_backbone = "backbone" in parameters
     backbone = backbone or default_backbone(name)
@@ -210,8 +216,18 @@ def load_method(
     for key in settings:
         if key not in allowed:
             raise ValueError(unknown(f"setting of {name}", key, allowed))
-    arguments = {"size": size, **({"backbone": backbone} if takes_backbone else {}), **settings}
+    choice = None
+    if sr not in (None, "", "none"):
+        from lrbench.upscaling import upscaling  # it builds on this module
+
+        choice = upscaling(str(sr), sr_scale, sr_boundary, sr_map)
+    large = size if choice is None else enlarged_size(size, choice.scale)
+    arguments = {"size": large, **({"backbone": backbone} if takes_backbone else {}), **settings}
     method = module.build(**arguments)
+    if choice is not None:
+        from lrbench.upscaling import before
+
+        method = before(method, Frame(size, method.frame.align), choice)
     resolved = {k: settings.get(k, parameters[k].default) for k in allowed} | dict(method.settings)
     return typing.cast(
         Method[Any],
@@ -323,13 +339,26 @@ def describe(method: Method[Any]) -> dict[str, Any]:
         "stages": [plain(stage) for stage in method.stages],
         "batch": method.batch,
         "rescoring": plain(method.rescoring),
+        **({} if method.upscaling is None else {"upscaling": plain(method.upscaling)}),
     }
 
 
 def costs(method: Method[Any]) -> tuple[int, int]:
-    """Parameters and multiply-adds (one crop, no flip) of the method's network."""
+    """Parameters and multiply-adds (one crop, no flip) of the method's pose network; see also `upscaler_costs`."""
     model = method.build_model()
-    return count_parameters(model), count_macs(model, method.frame.size)
+    model.front = None
+    size = method.frame.size
+    return count_parameters(model), count_macs(model, enlarged_size(size, _scale(method)))
+
+
+def upscaler_costs(method: Method[Any]) -> tuple[int, int]:
+    """The same of the upscaler in front of it; zeros where there is none."""
+    front = method.build_model().front
+    return (0, 0) if front is None else (count_parameters(front), count_macs(front, method.frame.size))
+
+
+def _scale(method: Method[Any]) -> int:
+    return 1 if method.upscaling is None else int(method.upscaling.scale)
 
 
 def plain(value: Any) -> Any:

@@ -133,11 +133,12 @@ class Cost(_Part):
         peak_memory: bytes (resident set on CPU, allocated on GPU).
         params: all parameters of the network.
         macs: multiply-adds, one crop, no flip.
-        macs_sr: of the upscaler, part of no other number.
+        params_sr, macs_sr: of the upscaler, part of no other number.
     """
 
     params: int | None = None
     macs: int | None = None
+    params_sr: int = 0
     macs_sr: int = 0
     train_seconds: float | None = None
     train_images_per_second: float | None = None

@@ -1,11 +1,13 @@
 """Lite-HRNet (Yu et al., CVPR 2021, arXiv:2104.06403): HRNet of shuffle blocks whose 1x1 convolutions became weights.
 
 Our reading of what is generally known of it: neither the paper nor a released file was at hand, so the names in the
-state dict are ours, checkpoints made elsewhere do not load, and details may differ. Choices: both convolutions of the cross-resolution weighting have a batch
-norm, those of the spatial weighting a bias; maps are averaged over windows as wide as the factor between two strides,
-and up-sampled by that factor without aligning corners, so that sizes which do not divide by 32 are merely cut (see
-`lrbench.models.backbone.Fusion`). With a 17-channel head at 256x192: 1.13M parameters and 206M multiply-adds (published
-1.1M, 205M) with 18 layers, 1.76M and 317M (1.8M, 319M) with 30.
+state dict are ours, checkpoints made elsewhere do not load, and details may differ. Choices: both convolutions of the
+cross-resolution weighting have a batch norm, those of the spatial weighting a bias; maps are averaged over windows as
+wide as the factor between two strides, and up-sampled by that factor without aligning corners, so that sizes which do
+not divide by 32 are merely cut (see `lrbench.models.backbone.Fusion`).
+
+With a 17-channel head at 256x192: 1.13M parameters and 206M multiply-adds (published 1.1M, 205M) with 18 layers, 1.76M
+and 317M (1.8M, 319M) with 30.
 """
 
 from __future__ import annotations

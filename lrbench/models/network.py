@@ -30,8 +30,13 @@ class PoseNetwork(nn.Module, Generic[P]):
         pack: turns the network's output into the codec's tuple.
         mean, std: of the pixels, RGB in [0, 1].
         bgr: the network takes blue first (SimpleBaseline's released ones do, with the statistics of RGB).
+
+    Attributes:
+        front: what the pixels pass before anything else, for example an upscaler; None for nothing. It is no part of
+            the state dict.
     """
 
+    front: nn.Module | None
     mean: Tensor
     std: Tensor
 
@@ -48,11 +53,20 @@ class PoseNetwork(nn.Module, Generic[P]):
         self.network = network
         self.pack = pack
         self.bgr = bgr
+        self.front = None
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> P:
         """(B, 3, h, w) RGB in [0, 1] -> prediction."""
+        return self.read(self.prepare(pixels))
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """What the pose network will see of (B, 3, h, w), RGB in [0, 1]: the same, or what `front` makes of it."""
+        return pixels if self.front is None else torch.as_tensor(self.front(pixels))
+
+    def read(self, pixels: Tensor) -> P:
+        """Prepared pixels -> prediction."""
         if self.bgr:
             pixels = pixels.flip(1)
         return self.pack(self.network((pixels - self.mean) / self.std))

@@ -13,6 +13,7 @@ from lrbench.geometry import Frame, Grid, Size
 from lrbench.inference import flip_test
 from lrbench.method import costs, load_method
 from lrbench.methods.integral import integral_loss
+from lrbench.models.network import PoseNetwork
 from lrbench.structures import mirror_index
 
 
@@ -86,12 +87,13 @@ def test_flip_test_of_a_mirror_symmetric_network_changes_nothing(name, settings)
         1.0: method.codec.encode(mirrored, torch.ones(4, 17))[0],
     }
 
-    def network(pixels):
+    def answer(pixels):
         halves = [answers[float(pixels[i, 0, 0, 0])] for i in (0, len(pixels) // 2)]
         return SoftMaps(*(torch.cat(fields) for fields in zip(*halves, strict=True)))
 
     pixels = torch.zeros(4, 3, 64, 48)
     pixels[..., -1] = 1  # tells a crop from its mirror image
+    network = PoseNetwork(torch.nn.Identity(), answer, mean=(0, 0, 0), std=(1, 1, 1))
     decoded = method.codec.decode(flip_test(network, method.codec, pixels))
     assert (decoded.xy - xy).abs().max() < (0.35 if method.codec.flip == "logits" else 1e-4)
 

@@ -1,0 +1,182 @@
+"""Super-resolution before pose: the upscaler is the first module of the network, and everything else stays as it is.
+
+The crop keeps its size and frame; codec and network are those of the enlarged size. Pixels are clamped, and by default
+rounded to the 256 levels that a file between the two would hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from lrbench.datasets.images import DataError
+from lrbench.geometry import CoordinateMap, Frame, enlargement, invert
+from lrbench.method import Codec, Method
+from lrbench.models.network import PoseNetwork
+from lrbench.models.upscalers import UPSCALERS
+from lrbench.models.upscalers.released import load_upscaler
+from lrbench.models.upscalers.upscaler import Upscaler
+from lrbench.structures import Keypoints
+
+P = TypeVar("P")
+
+Boundary = Literal["u8", "float"]
+"""Pixels between upscaler and pose network: clamped and rounded to 8 bit, as in a file, or clamped only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscaling:
+    """What stands in front of a pose network.
+
+    Attributes:
+        upscaler: a name of `lrbench.models.upscalers.UPSCALERS` without parameters, or a file of weights.
+        sha256: of that file; empty for a name.
+        scale: whole factor.
+        boundary: see `Boundary`.
+        mapping: see `lrbench.geometry.CoordinateMap`.
+    """
+
+    upscaler: str
+    sha256: str = ""
+    scale: int = 4
+    boundary: Boundary = "u8"
+    mapping: CoordinateMap = "composed"
+
+    @property
+    def label(self) -> str:
+        """For tables: ``bicubic x4``, or the file's name."""
+        return f"{Path(self.upscaler).stem if self.sha256 else self.upscaler} x{self.scale}"
+
+
+def upscaling(upscaler: str, scale: int = 4, boundary: str = "u8", mapping: str = "composed") -> Upscaling:
+    """Check a choice of upscaler.
+
+    Args:
+        upscaler: a name, or a file of weights.
+        scale, boundary, mapping: see `Upscaling`.
+
+    Raises:
+        ValueError: an unknown name, one that needs weights, or a scale it cannot have.
+        DataError: the file cannot be read.
+    """
+    from lrbench.method import unknown
+
+    if boundary not in ("u8", "float") or mapping not in ("composed", "naive"):
+        raise ValueError(f"upscaling boundary={boundary} map={mapping}: expected u8 or float, composed or naive")
+    spec, path, digest = UPSCALERS.get(upscaler), Path(upscaler), ""
+    if spec is None:
+        if not path.is_file():
+            raise ValueError(f"{unknown('upscaler', upscaler, UPSCALERS)} (or give a file of weights)")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif spec.learned:
+        raise ValueError(f"upscaler {upscaler} has to be trained; give a file of its weights: --sr FILE")
+    elif scale not in spec.scales:
+        raise ValueError(f"upscaler {upscaler}: scale {scale}; choose one of {', '.join(map(str, spec.scales))}")
+    return Upscaling(
+        upscaler=upscaler,
+        sha256=digest,
+        scale=scale,
+        boundary=cast(Boundary, boundary),
+        mapping=cast(CoordinateMap, mapping),
+    )
+
+
+def before(method: Method[P], small: Frame, choice: Upscaling) -> Method[P]:
+    """A method of enlarged crops, with the upscaler in front, as a method of small ones.
+
+    Args:
+        method: composed for the enlarged size.
+        small: frame of the crops.
+        choice: what enlarges them.
+    """
+    return dataclasses.replace(
+        method,
+        frame=small,
+        upscaling=choice,
+        codec=EnlargedCodec(inner=method.codec, frame=small, scale=choice.scale, mapping=choice.mapping),
+        build_model=partial(enlarging_network, pose=method.build_model, choice=choice),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargedCodec(Generic[P]):
+    """The codec of the enlarged crop, in px of the small one.
+
+    Attributes:
+        inner: of the enlarged crop.
+        frame: of the small crop.
+        scale: between the two.
+        mapping: see `lrbench.geometry.CoordinateMap`.
+    """
+
+    inner: Codec[P]
+    frame: Frame
+    scale: int
+    mapping: CoordinateMap
+
+    def encode(self, keypoints: Tensor, visible: Tensor) -> tuple[P, Tensor]:
+        """Small crop px (B, K, 2), visible (B, K) -> the ideal prediction and its weight (B, K)."""
+        matrix = keypoints.new_tensor(enlargement(self.frame, self.scale, self.mapping))
+        return self.inner.encode(keypoints @ matrix[:, :2].T + matrix[:, 2], visible)
+
+    def decode(self, prediction: P) -> Keypoints:
+        """Prediction -> small crop px and scores."""
+        large = self.inner.decode(prediction)
+        matrix = large.xy.new_tensor(invert(enlargement(self.frame, self.scale, self.mapping)))
+        return Keypoints(large.xy @ matrix[:, :2].T + matrix[:, 2], large.score)
+
+    def unflip(self, prediction: P, order: Tensor) -> P:
+        """Undo a mirrored input; the enlarged crop is mirrored, not the small one."""
+        return self.inner.unflip(prediction, order)
+
+    def average(self, plain: P, unflipped: P) -> P:
+        """As for the enlarged crop."""
+        return self.inner.average(plain, unflipped)
+
+
+class Front(nn.Module):
+    """A frozen upscaler, always in eval mode, and the pixels a file would hold.
+
+    Args:
+        upscaler: RGB in [0, 1] in and out.
+        boundary: see `Boundary`.
+    """
+
+    def __init__(self, upscaler: Upscaler, boundary: Boundary) -> None:
+        super().__init__()
+        self.upscaler = upscaler.requires_grad_(False).eval()
+        self.boundary = boundary
+
+    def train(self, mode: bool = True) -> Front:
+        """The upscaler stays as it is."""
+        self.training = mode
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, h, w) -> (B, 3, scale h, scale w), RGB in [0, 1]."""
+        with torch.no_grad():
+            picture: Tensor = self.upscaler(pixels).float().clamp(0, 1)
+            return (255 * picture).round() / 255 if self.boundary == "u8" else picture
+
+
+def enlarging_network(pose: Callable[[], PoseNetwork[Any]], choice: Upscaling) -> PoseNetwork[Any]:
+    """A pose network behind an upscaler.
+
+    Raises:
+        DataError: the upscaler's file cannot be opened, or has another scale.
+    """
+    model = pose()
+    spec = UPSCALERS.get(choice.upscaler)
+    upscaler = spec.build(choice.scale) if spec else load_upscaler(Path(choice.upscaler))
+    if upscaler.scale != choice.scale:
+        raise DataError(f"upscaler {choice.upscaler}: enlarges {upscaler.scale} times, asked for {choice.scale}")
+    model.front = Front(upscaler, choice.boundary)
+    return model
