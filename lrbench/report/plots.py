@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrbench.geometry import Size
-from lrbench.records import Record, newest, read_records
+from lrbench.recipes import RECIPES, load_recipe
+from lrbench.records import Protocol, Record, Training, newest, read_records
 from lrbench.report.reported import (
     Reported,
     abbreviated,
@@ -33,6 +34,7 @@ from lrbench.report.reported import (
     find,
     reported_boxes,
 )
+from lrbench.structures import Rescoring
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette without its yellow, which is too pale for lines on white; told apart by the colour blind."""
@@ -186,7 +188,7 @@ def _protocol_components(record: Record) -> dict[str, str]:
         "boxes": "GT boxes" if protocol.boxes == "gt" else f"boxes from {protocol.boxes}",
         "flip": "flip test" if protocol.flip else "no flip test",
         "degradation": "plain crops" if degradation == "paper" else f"pixels: {degradation}",
-        "scoring": f"rescoring {protocol.rescoring_form} {protocol.rescoring:g}, NMS {protocol.oks_nms:g}",
+        "scoring": _scoring(protocol),
         "referee": f"scored by {protocol.referee}",
         "shape": f"crops {_shape(size)}" if size else "",
         "backbone": call.backbone,
@@ -199,7 +201,7 @@ def _protocol_components(record: Record) -> dict[str, str]:
     if training is not None and training.recipe != "none":
         components |= {
             "training": f"recipe {training.recipe}",
-            "epochs": f"{training.epochs} epochs",
+            "epochs": _epochs(training, size),
             "start": f"from {abbreviated(training.start)}",
             "trained on": f"trained on {training.persons} persons of {training.data}",
         }
@@ -208,6 +210,24 @@ def _protocol_components(record: Record) -> dict[str, str]:
         "boxes hash": f"boxes {protocol.boxes_hash[:8]}" if protocol.boxes_hash else "",
         "training data hash": f"training data {training.data_hash[:8]}" if training else "",
     }
+
+
+USUAL_NMS = Protocol.model_fields["oks_nms"].default
+
+
+def _scoring(protocol: Protocol) -> str:
+    """How persons are scored and suppressed, where it is not the usual rule."""
+    rule = Rescoring(protocol.rescoring, protocol.rescoring_form)  # type: ignore[arg-type]
+    words = "" if rule == Rescoring() else f"rescoring {rule.form} {rule.confident:g}"
+    return ", ".join(filter(None, [words, "" if protocol.oks_nms == USUAL_NMS else f"NMS {protocol.oks_nms:g}"]))
+
+
+def _epochs(training: Training, size: Size | None) -> str:
+    """How long was trained, where it is not what the recipe itself has for the size."""
+    own = training.numbers.get("epochs") is None
+    if size is not None and training.recipe in RECIPES:
+        own = own or load_recipe(training.recipe, size).epochs == training.epochs
+    return "its own epochs" if own else f"{training.epochs} epochs"
 
 
 def _settings(record: Record) -> dict[str, str]:
@@ -405,9 +425,15 @@ def _finish(
     axes.set_title("\n".join(textwrap.wrap(details, columns - 36)), loc="left", fontsize=8, color="0.35")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    points, gap = 8, 0.9
+    lines = sum(str(handle.get_label()).count("\n") + 1 for handle in handles)
+    # an outside legend does not make room for itself below
+    needed = 0.4 + points * (1.4 * lines + gap * len(handles)) / 72
+    figure.set_figheight(max(figure.get_figheight(), needed))
     figure.legend(
-        handles=list(handles), loc="outside right upper", fontsize=8, frameon=False, labelspacing=0.9, handlelength=3
-    )
+        handles=list(handles), loc="outside right upper", fontsize=points, frameon=False, labelspacing=gap,
+        handlelength=3,
+    )  # fmt: skip
 
 
 def _save(figure: Figure, out: Path, name: str) -> list[Path]:
