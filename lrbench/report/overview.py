@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ def _table(records: Sequence[Record], speeds: Mapping[str, Any]) -> list[str]:
     for record in records:
         rows.setdefault(_cell(record), {}).setdefault(record.call.res, []).append(record)
     marks: dict[str, str] = {}
-    heads = ["Method", "Backbone"]
+    heads, usual = ["Method", "Backbone"], dict[str, int]()
     for res in sizes:
-        heads += [f"AP {res}{_epochs(r for r in records if r.call.res == res)}", "AR", "M params", "GMACs", "images/s"]
+        usual[res] = _usual_epochs(r for r in records if r.call.res == res)
+        budget = f" ({usual[res]} epochs)" if usual[res] else ""
+        heads += [f"AP {res}{budget}", "AR", "M params", "GMACs", "images/s"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "|".join([":--", ":--", *["--:"] * (len(heads) - 2)]) + "|"]
     for cell in sorted(rows, key=lambda cell: -max(_mean(rows[cell][res], "ap") for res in rows[cell])):
         method, backbone, settings, note = cell
@@ -92,7 +95,7 @@ def _table(records: Sequence[Record], speeds: Mapping[str, Any]) -> list[str]:
                 continue
             cost = members[0].cost
             values += [
-                percent(_mean(members, "ap")),
+                percent(_mean(members, "ap")) + _other_epochs(members, usual[res]),
                 percent(_mean(members, "ar")),
                 f"{(cost.params or 0) / 1e6:.2f}",
                 f"{(cost.macs or 0) / 1e9:.3f}",
@@ -116,10 +119,16 @@ def _cell(record: Record) -> Cell:
     return call.name, call.backbone, words, _scoring(record)
 
 
-def _epochs(records: Iterable[Record]) -> str:
-    """`` (8 epochs)``, where all trained records of a column agree or not."""
-    counts = sorted({r.training.epochs for r in records if r.training is not None and r.training.epochs})
-    return f" ({' or '.join(map(str, counts))} epochs)" if counts else ""
+def _usual_epochs(records: Iterable[Record]) -> int:
+    """Of most trained records of a column; 0 where none is."""
+    counts = Counter(r.training.epochs for r in records if r.training is not None and r.training.epochs)
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _other_epochs(records: Sequence[Record], usual: int) -> str:
+    """`` (2 epochs)`` behind a number whose training was longer or shorter than that of its column."""
+    own = sorted({r.training.epochs for r in records if r.training is not None and r.training.epochs})
+    return f" ({' or '.join(map(str, own))} epochs)" if own and own != [usual] else ""
 
 
 def _scoring(record: Record) -> str:
