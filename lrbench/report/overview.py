@@ -128,7 +128,8 @@ def _usual_epochs(records: Iterable[Record]) -> int:
 def _other_epochs(records: Sequence[Record], usual: int) -> str:
     """`` (2 epochs)`` behind a number whose training was longer or shorter than that of its column."""
     own = sorted({r.training.epochs for r in records if r.training is not None and r.training.epochs})
-    return f" ({' or '.join(map(str, own))} epochs)" if own and own != [usual] else ""
+    word = "epoch" if own == [1] else "epochs"
+    return f" ({' or '.join(map(str, own))} {word})" if own and own != [usual] else ""
 
 
 def _scoring(record: Record) -> str:
