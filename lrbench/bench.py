@@ -577,7 +577,7 @@ def code_hash(method: str) -> str:
         "records",
     )
     paths = [p for p in root.glob("*.py") if p.stem not in beside]
-    paths += [p for folder in ("codecs", "models") for p in (root / folder).glob("*.py")]
+    paths += [p for folder in ("codecs", "models", "corruptions") for p in (root / folder).rglob("*.py")]
     paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
     digest = hashlib.sha256()
     for path in [*sorted(paths), source_file(method)]:

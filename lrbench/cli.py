@@ -598,7 +598,8 @@ def check_settings(methods: list[str], settings: list[str], plugins: list[Path])
     Raises:
         ValueError: there is one, or a method is unknown.
     """
-    from lrbench.method import load_plugin, setting_names, unknown
+    from lrbench.method import load_plugin, setting_names
+    from lrbench.structures import unknown
 
     for path in plugins:
         load_plugin(path)

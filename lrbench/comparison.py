@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lrbench import evaluation, published
 from lrbench.bench import Bench, Cell, MissingWeights, sr_label, start_of
-from lrbench.method import Method, costs, plain, upscaler_costs
+from lrbench.method import costs, plain, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.report import reported
 from lrbench.report.reported import Reported
@@ -146,7 +146,7 @@ def run_row(
         "res": str(cell.res),
         "seed": cell.seed,
         "settings": {key: plain(value) for key, value in cell.settings.items()},
-        "notes": _notes(method),
+        "notes": [words] if (words := method.rescoring.in_words) else [],
     }
     # SR and pose added up: a comparison asks what the whole row costs
     row["params"], row["macs"] = (sum(pair) for pair in zip(costs(method), upscaler_costs(method), strict=True))
@@ -202,16 +202,6 @@ def reported_only(beside: Reported, reason: str) -> dict[str, Any]:
         "reason": reason,
         "reported": reported.comparison(beside),
     }
-
-
-def _notes(method: Method[Any]) -> list[str]:
-    """In what a method's scoring differs from the other rows of a comparison, in words."""
-    rule, usual = method.rescoring, Rescoring()
-    if rule.form != usual.form:
-        return ["person scores: box + mean + largest keypoint score (released RLE code)"]
-    if rule.confident != usual.confident:
-        return [f"person scores: keypoints above {rule.confident:g} count, not {usual.confident:g}"]
-    return []
 
 
 def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:

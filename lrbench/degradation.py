@@ -18,7 +18,6 @@ preset                      0.1    0.25   0.45   0.6    0.8    0.97   1.3
 
 from __future__ import annotations
 
-import difflib
 import functools
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from lrbench.crop import cut
 from lrbench.datasets.images import Pixels
 from lrbench.geometry import Float, Size, apply, invert
+from lrbench.structures import unknown
 
 Level = Literal["image", "crop", "height"]
 LEVELS: tuple[Level, ...] = ("image", "crop", "height")
@@ -191,10 +191,7 @@ def load_preset(name: str, severity: int | None = None) -> Preset:
         return PRESETS[name]
     base = name.partition("-")[0]
     if base not in CORRUPTIONS:
-        known = presets()
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown degradation {name!r}; {hint}")
+        raise ValueError(unknown("degradation", name, presets()))
     if severity is None:
         severity = USUAL_SEVERITY if CORRUPTIONS[base].graded else 0
     corruption = load_corruption(name, severity)

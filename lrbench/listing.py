@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import lrbench
 from lrbench.geometry import Size
+from lrbench.structures import unknown
 
 if TYPE_CHECKING:
     from lrbench.inference import Progress
@@ -51,8 +52,6 @@ def listing(kind: str, plugins: list[Path], progress: Progress | None = None) ->
         ValueError: unknown kind, or a plugin that cannot be loaded.
     """
     if kind not in KINDS:
-        from lrbench.method import unknown
-
         raise ValueError(unknown("kind", kind, KINDS))
     if kind == "methods":
         return method_rows(plugins, progress)

@@ -7,7 +7,6 @@ an entry point in the group ``lrbench.methods``, or from a file (`load_plugin`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from lrbench.geometry import Frame, Size, enlarged_size
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
-from lrbench.structures import Batch, Keypoints, Rescoring
+from lrbench.structures import Batch, Keypoints, Rescoring, unknown
 
 P = TypeVar("P")
 
@@ -353,8 +352,11 @@ def costs(method: Method[Any]) -> tuple[int, int]:
 
 def upscaler_costs(method: Method[Any]) -> tuple[int, int]:
     """The same of the upscaler in front of it; zeros where there is none."""
+    if method.upscaling is None:  # the pose network need not be built to say so
+        return 0, 0
     front = method.build_model().front
-    return (0, 0) if front is None else (count_parameters(front), count_macs(front, method.frame.size))
+    assert front is not None
+    return count_parameters(front), count_macs(front, method.frame.size)
 
 
 def _scale(method: Method[Any]) -> int:
@@ -378,14 +380,6 @@ def plain(value: Any) -> Any:
     if callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     return value
-
-
-def unknown(kind: str, given: str, known: Iterable[str]) -> str:
-    """Message for a name that does not exist, closest names first."""
-    names = list(known)
-    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
-    return f"unknown {kind} {given!r}; {hint}"
 
 
 def _sources() -> dict[str, tuple[str, Callable[[], Any]]]:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from lrbench.augmentation import Augmentation
 from lrbench.geometry import Size
-from lrbench.method import Method, Stage, unknown
+from lrbench.method import Method, Stage
 from lrbench.models.network import Initialisation
+from lrbench.structures import unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ class Protocol(_Part):
     decoder: dict[str, Any]
     degradation: dict[str, Any]
     rescoring: float = 0.2
-    rescoring_form: str = "product"
+    rescoring_form: Literal["product", "sum"] = "product"
     oks_nms: float = 0.9
     referee: str
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -141,6 +143,16 @@ class Rescoring:
     confident: float = 0.2
     form: Literal["product", "sum"] = "product"
 
+    @property
+    def in_words(self) -> str:
+        """In what it differs from the usual rule, for footnotes; empty for the usual one."""
+        usual = Rescoring()
+        if self.form != usual.form:
+            return "person scores: box + mean + largest keypoint score (released RLE code)"
+        if self.confident != usual.confident:
+            return f"person scores: keypoints above {self.confident:g} count, not {usual.confident:g}"
+        return ""
+
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -148,6 +160,14 @@ T = TypeVar("T", bound=tuple[Any, ...])
 def mean(a: T, b: T) -> T:
     """Mean of two named tuples of tensors, field by field."""
     return type(a)(*(0.5 * (x + y) for x, y in zip(a, b, strict=True)))
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> str:
+    """Message for a name that does not exist, closest names first."""
+    names = list(known)
+    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {given!r}; {hint}"
 
 
 def mirror_index(device: torch.device | str = "cpu") -> Tensor:

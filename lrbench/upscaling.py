@@ -24,7 +24,7 @@ from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.released import load_upscaler
 from lrbench.models.upscalers.upscaler import Upscaler
-from lrbench.structures import Keypoints
+from lrbench.structures import Keypoints, unknown
 
 P = TypeVar("P")
 
@@ -67,8 +67,6 @@ def upscaling(upscaler: str, scale: int = 4, boundary: str = "u8", mapping: str 
         ValueError: an unknown name, one that needs weights, or a scale it cannot have.
         DataError: the file cannot be read.
     """
-    from lrbench.method import unknown
-
     if boundary not in ("u8", "float") or mapping not in ("composed", "naive"):
         raise ValueError(f"upscaling boundary={boundary} map={mapping}: expected u8 or float, composed or naive")
     spec, path, digest = UPSCALERS.get(upscaler), Path(upscaler), ""

@@ -77,6 +77,22 @@ class Golden:
         values = {k: np.asarray(self.value(prefix + k, tuple(v.shape)), np.float32) for k, v in state.items()}
         network.load_state_dict({k: torch.from_numpy(v).to(state[k].dtype) for k, v in values.items()})
 
+    def check_step(self, network: Any, outputs: list[Any], facts: dict) -> None:
+        """Loss, gradients and running statistics of one training step in float64 that gave these outputs."""
+        import torch
+
+        loss = sum(
+            (out * torch.from_numpy(self.normal(f"cotangent:{i}", tuple(out.shape)))).mean()
+            for i, out in enumerate(outputs)
+        )
+        loss.backward()
+        assert loss.item() == pytest.approx(facts["loss"], rel=1e-8, abs=1e-12)
+        norms = {k: float(p.grad.norm()) for k, p in network.named_parameters() if p.grad is not None}
+        # gradients that are zero in exact arithmetic (a bias before a batch norm) are rounding noise in both runs
+        assert norms == pytest.approx(dict(facts["gradient_norm"]), rel=1e-8, abs=1e-12)
+        sums = {k: float(b.sum()) for k, b in network.named_buffers() if k in dict(facts["running_stat_sum"])}
+        assert sums == pytest.approx(dict(facts["running_stat_sum"]), rel=1e-8, abs=1e-10)
+
     def image(self, n: int, h: int, w: int) -> np.ndarray:
         coarse = self.normal(f"image:coarse:{n}x3x{h}x{w}", (n, 3, h // 8, w // 8))
         fine = self.normal(f"image:fine:{n}x3x{h}x{w}", (n, 3, h, w))

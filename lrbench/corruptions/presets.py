@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 from lrbench.corruptions.bsrgan import BSRGAN
 from lrbench.corruptions.camera import Sensor, Surveillance
 from lrbench.corruptions.corruption import Corruption
 from lrbench.corruptions.imagenet_c import Blur, Gauss, Jpeg, Shot
 from lrbench.corruptions.realesrgan import RealESRGAN
+from lrbench.structures import unknown
 
 CORRUPTIONS: dict[str, type[Corruption]] = {
     "sensor": Sensor,
@@ -48,7 +47,5 @@ def load_corruption(name: str, severity: int = 0) -> Corruption:
     if name == "surveillance-jpeg":
         return Surveillance.coded(severity, "jpeg")
     if name not in CORRUPTIONS:
-        close = difflib.get_close_matches(name, CORRUPTIONS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CORRUPTIONS)}"
-        raise ValueError(f"unknown degradation {name!r}; {hint}")
+        raise ValueError(unknown("degradation", name, CORRUPTIONS))
     return CORRUPTIONS[name].at(severity)

@@ -116,7 +116,8 @@ def _cell(record: Record) -> Cell:
         usual = {}
     changed = {k: v for k, v in call.settings.items() if k in usual and usual[k] != v}
     words = " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
-    return call.name, call.backbone, words, _scoring(record)
+    protocol = record.protocol
+    return call.name, call.backbone, words, Rescoring(protocol.rescoring, protocol.rescoring_form).in_words
 
 
 def _usual_epochs(records: Iterable[Record]) -> int:
@@ -130,16 +131,6 @@ def _other_epochs(records: Sequence[Record], usual: int) -> str:
     own = sorted({r.training.epochs for r in records if r.training is not None and r.training.epochs})
     word = "epoch" if own == [1] else "epochs"
     return f" ({' or '.join(map(str, own))} {word})" if own and own != [usual] else ""
-
-
-def _scoring(record: Record) -> str:
-    """How persons are scored, where it is not the usual rule; else empty."""
-    usual, protocol = Rescoring(), record.protocol
-    if protocol.rescoring_form != usual.form:
-        return "person scores: box + mean + largest keypoint score"
-    if protocol.rescoring != usual.confident:
-        return f"person scores: keypoints above {protocol.rescoring:g} count, not {usual.confident:g}"
-    return ""
 
 
 def _mean(records: Sequence[Record], name: str) -> float:

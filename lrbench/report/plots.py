@@ -217,7 +217,7 @@ USUAL_NMS = Protocol.model_fields["oks_nms"].default
 
 def _scoring(protocol: Protocol) -> str:
     """How persons are scored and suppressed, where it is not the usual rule."""
-    rule = Rescoring(protocol.rescoring, protocol.rescoring_form)  # type: ignore[arg-type]
+    rule = Rescoring(protocol.rescoring, protocol.rescoring_form)
     words = "" if rule == Rescoring() else f"rescoring {rule.form} {rule.confident:g}"
     return ", ".join(filter(None, [words, "" if protocol.oks_nms == USUAL_NMS else f"NMS {protocol.oks_nms:g}"]))
 

@@ -64,6 +64,15 @@ class Layout:
         return name
 
 
+EDSR_FRAME = (
+    (r"body\.\d+", "conv_after_body"),
+    ("head.0", "conv_first"),
+    (r"tail\.0\.(\d+)", r"upsample.\1"),
+    ("tail.1", "conv_last"),
+    ("(sub|add)_mean", ""),
+)
+"""Around the body of EDSR and RCAN: released name, name here."""
+
 LAYOUTS: tuple[Layout, ...] = (
     # SPSR; before RRDB, whose first layers it has
     Layout(
@@ -113,11 +122,7 @@ LAYOUTS: tuple[Layout, ...] = (
             (r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.0", r"body.\1.residual_group.\2.rcab.3.attention.1"),
             (r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.2", r"body.\1.residual_group.\2.rcab.3.attention.3"),
             (r"body\.(\d+)\.body\.\d+", r"body.\1.conv"),
-            (r"body\.\d+", "conv_after_body"),
-            ("head.0", "conv_first"),
-            (r"tail\.0\.(\d+)", r"upsample.\1"),
-            ("tail.1", "conv_last"),
-            ("(sub|add)_mean", ""),
+            *EDSR_FRAME,
         ),
         states_mean=True,
     ),
@@ -128,11 +133,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (
             (r"body\.(\d+)\.body\.0", r"body.\1.conv1"),
             (r"body\.(\d+)\.body\.2", r"body.\1.conv2"),
-            (r"body\.\d+", "conv_after_body"),
-            ("head.0", "conv_first"),
-            (r"tail\.0\.(\d+)", r"upsample.\1"),
-            ("tail.1", "conv_last"),
-            ("(sub|add)_mean", ""),
+            *EDSR_FRAME,
         ),
         states_mean=True,
     ),
