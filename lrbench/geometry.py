@@ -232,9 +232,7 @@ def enlargement(frame: Frame, scale: int, rule: CoordinateMap) -> Float:
     large = Frame(enlarged_size(frame.size, scale), frame.align)
     # any region will do: the native crops of one region are each other's scaling
     region = Region(np.zeros(2), frame.fit_aspect(100.0, 100.0))
-    small_to_image, image_to_large = frame.to_image(region), large.matrix(region)
-    linear = image_to_large[:, :2] @ small_to_image[:, :2]
-    return np.column_stack([linear, apply(image_to_large, small_to_image[:, 2])])
+    return compose(large.matrix(region), frame.to_image(region))
 
 
 def enlarged_size(size: Size, scale: int) -> Size:
@@ -246,6 +244,11 @@ def invert(matrix: Float) -> Float:
     """Inverse of an affine map: (2, 3) -> (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.asarray(np.column_stack([linear, -linear @ matrix[:, 2]]), np.float64)
+
+
+def compose(second: Float, first: Float) -> Float:
+    """The affine map (2, 3) that does one map (2, 3) and then another."""
+    return np.column_stack([second[:, :2] @ first[:, :2], apply(second, first[:, 2])])
 
 
 def apply(matrix: Float, points: Float) -> Float:

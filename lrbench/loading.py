@@ -7,12 +7,14 @@ pictures, and leave nothing behind when interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lrbench.augmentation import Augmentation, View, mirror_keypoints
 from lrbench.corruptions.corruption import seed_of
@@ -20,6 +22,8 @@ from lrbench.datasets.images import ImageStore, Pixels
 from lrbench.degradation import Preset, crop
 from lrbench.geometry import Float, Frame, apply
 from lrbench.structures import Batch, Persons
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,32 @@ class Crops:
         draws = augmentation.draw(rng)
         return augmentation.view(self.frame, region, persons.keypoints[row], persons.visible[row], draws, width)
 
-    def sample(self, row: int, view: View, rng: np.random.Generator | None = None) -> tuple[Pixels, Float, Float]:
+    def place(self, row: int, view: View) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """Where one view of a person lies.
+
+        Args:
+            row: of the person.
+            view: where its crop lies.
+
+        Returns:
+            map px of the stored picture -> crop px (2, 3), keypoints (K, 2) crop px, flags (K,).
+        """
+        xy, visible = self.persons.keypoints[row], self.persons.visible[row]
+        matrix = self.frame.matrix(view.region, view.rotation)
+        pixels_matrix = matrix
+        if view.flip:
+            width = int(self.store.images.size[self.persons.image[row], 1])
+            xy, visible = mirror_keypoints(xy, visible, width)
+            # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
+            pixels_matrix = matrix.copy()
+            pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)
+            pixels_matrix[:, 0] = -matrix[:, 0]
+        labelled = visible > 0
+        return pixels_matrix, np.where(labelled[:, None], apply(matrix, xy), 0.0), labelled
+
+    def sample(
+        self, row: int, view: View, rng: np.random.Generator | None = None
+    ) -> tuple[Pixels, Float, NDArray[np.bool_]]:
         """Pixels (h, w, 3) uint8, keypoints (K, 2) crop px, and flags (K,) of one view of a person.
 
         Args:
@@ -58,22 +87,14 @@ class Crops:
             view: where its crop lies.
             rng: of presets that draw; None for the generator that belongs to the person and `seed`.
         """
-        image = self.store[int(self.persons.image[row])]
-        xy, visible = self.persons.keypoints[row], self.persons.visible[row]
-        matrix = self.frame.matrix(view.region, view.rotation)
-        pixels_matrix = matrix
-        if view.flip:
-            width = image.shape[1]
-            xy, visible = mirror_keypoints(xy, visible, width)
-            # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
-            pixels_matrix = matrix.copy()
-            pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)
-            pixels_matrix[:, 0] = -matrix[:, 0]
+        matrix, xy, labelled = self.place(row, view)
+        return self.pixels(row, matrix, rng), xy, labelled
+
+    def pixels(self, row: int, matrix: Float, rng: np.random.Generator | None = None) -> Pixels:
+        """The crop (h, w, 3) uint8 of a person's picture under a map picture px -> crop px; `rng` as in `sample`."""
         if rng is None and self.preset.random:
             rng = np.random.default_rng(self._seed_of(row))
-        pixels = crop(image, pixels_matrix, self.frame.size, self.preset, rng)
-        labelled = visible > 0
-        return pixels, np.where(labelled[:, None], apply(matrix, xy), 0.0), labelled
+        return crop(self.store[int(self.persons.image[row])], matrix, self.frame.size, self.preset, rng)
 
     def _seed_of(self, row: int) -> int:
         image = int(self.store.images.id[self.persons.image[row]])
@@ -94,31 +115,49 @@ class Crops:
 
     def batches(self, size: int, workers: int) -> Iterator[Batch]:
         """All persons in order, unaugmented; the last batch may be smaller."""
-        rows = np.array_split(np.arange(len(self.persons)), np.arange(size, len(self.persons), size))
-        return self._prefetch([(part.tolist(), None, ()) for part in rows], workers)
+        return prefetch(self.batch, [(rows,) for rows in in_order(len(self.persons), size)], workers)
 
     def epoch(self, size: int, workers: int, augmentation: Augmentation, seed: int, epoch: int) -> Iterator[Batch]:
         """One shuffled, augmented pass; what does not fill a batch is left for another epoch."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.persons))
-        full = max(1, len(order) // size)
-        parts = [order[i * size : (i + 1) * size].tolist() for i in range(full)]
-        return self._prefetch([(rows, augmentation, [[seed, epoch, row] for row in rows]) for rows in parts], workers)
+        parts = shuffled(len(self.persons), size, seed, epoch)
+        return prefetch(self.batch, [(rows, augmentation, seeds) for rows, seeds in parts], workers)
 
-    def _prefetch(
-        self, jobs: list[tuple[list[int], Augmentation | None, Sequence[Sequence[int]]]], workers: int
-    ) -> Iterator[Batch]:
-        if workers == 0:
-            for job in jobs:
-                yield self.batch(*job)
-            return
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(self.batch, *job))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+
+def in_order(persons: int, size: int) -> list[list[int]]:
+    """Rows of one pass in order, batch by batch; the last may be smaller."""
+    return [list(range(first, min(first + size, persons))) for first in range(0, persons, size)]
+
+
+def shuffled(persons: int, size: int, seed: int, epoch: int) -> list[tuple[list[int], list[list[int]]]]:
+    """Rows of one shuffled pass, batch by batch, and the seeds of their views; an incomplete batch is left out.
+
+    A view depends on seed, epoch and row alone, so neither workers nor interruptions change it.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(persons)
+    parts = [order[i * size : (i + 1) * size].tolist() for i in range(max(1, persons // size))]
+    return [(rows, [[seed, epoch, row] for row in rows]) for rows in parts]
+
+
+def prefetch(make: Callable[..., B], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[B]:
+    """What `make` gives for each job, in order, made by threads ahead of the consumer.
+
+    Args:
+        make: thread-safe.
+        jobs: its arguments.
+        workers: threads; 0 makes each when it is asked for.
+    """
+    if workers == 0:
+        for job in jobs:
+            yield make(*job)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+    waiting: deque[Future[B]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(make, *job))
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

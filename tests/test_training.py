@@ -129,7 +129,7 @@ def test_files_of_a_run(whole):
         assert line["loss"] == pytest.approx(line["heatmap"])
     assert history[0]["learning_rate"] == pytest.approx(RECIPE.peak_rate * 3 / 30)  # 12 persons in batches of 4
     state = torch.load(whole / "state.pt", weights_only=True)
-    assert set(state) == {"network", "optimizer", "history"}
+    assert set(state) == {"networks", "optimizers", "history"}
     weights = load_file(whole / "weights.safetensors")
     assert set(weights) == set(method_of().build_model().network.state_dict())
     assert {"conv1.weight", "final_layer.weight"} <= set(weights)

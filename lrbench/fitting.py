@@ -1,0 +1,299 @@
+"""The training loop: epochs, batches, optimiser steps, and runs that continue where they stopped.
+
+Nothing in it knows what is trained; that is a `Course`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from lrbench.datasets.images import DataError
+from lrbench.inference import Progress, silent
+from lrbench.records import write_atomic
+
+WEIGHTS = "weights.safetensors"
+"""The chosen weights of a run; those of its last epoch are beside them as ``last.safetensors``."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves besides its files.
+
+    Attributes:
+        weights: file of the chosen weights.
+        epochs: run, over all sessions.
+        seconds: of training, over all sessions.
+        images_per_second: crops, median over epochs; None where nothing was stepped.
+        data_wait: share of the time spent waiting for crops.
+    """
+
+    weights: Path
+    epochs: int
+    seconds: float
+    images_per_second: float | None
+    data_wait: float | None
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class DamagedRun(TrainingError, DataError):
+    """A file of a run cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One optimiser (Adam) and the loss it follows; every batch moves it one step.
+
+    Attributes:
+        parameters: that it moves.
+        terms: (batch, share of the run that is done, from 0 to 1) -> named terms of the loss, to be added.
+        rate: learning rate of a step, counted over the whole run.
+        name: tells several updates of one course apart in ``metrics.jsonl``.
+        betas: of Adam.
+        weight_decay: decoupled from the gradient (AdamW).
+        loss_scale: the loss is multiplied by this before the backward pass.
+        clip: largest norm of the gradient; None for any.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    terms: Callable[[Any, float], Mapping[str, Tensor]]
+    rate: Callable[[int], float]
+    name: str = ""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    loss_scale: float = 1.0
+    clip: float | None = None
+
+
+class Course(Protocol):
+    """What is trained, on which batches, by which updates.
+
+    Attributes:
+        name: for messages.
+        networks: all that has state, by name; complete before `setup`.
+        epochs: of the whole run.
+        steps: per epoch.
+        batch: crops per step.
+        seed: of what networks draw for themselves (dropout).
+        criterion: what `validate` computes, as ``metrics.jsonl`` calls it.
+    """
+
+    name: str
+    networks: Mapping[str, nn.Module]
+    epochs: int
+    steps: int
+    batch: int
+    seed: int
+    criterion: str
+
+    def setup(self, fabric: Fabric) -> Sequence[Update]:
+        """Bring the networks where they are trained; called once, after their state was restored."""
+
+    def begin(self, epoch: int) -> Mapping[str, Any]:
+        """Prepare an epoch; what it returns goes into ``metrics.jsonl``."""
+
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """Batches of an epoch, named tuples of tensors, `steps` of them."""
+
+    def stepped(self) -> None:
+        """Called after all updates of a batch."""
+
+    def validate(self) -> float | None:
+        """Score the networks, higher is better, to keep the best; None keeps the last."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """What is kept of the networks as they are, by file name; `WEIGHTS` is among them."""
+
+
+def fit(
+    course: Course,
+    *,
+    run: Path,
+    identity: Mapping[str, Any],
+    device: str = "cpu",
+    precision: str = "32-true",
+    progress: Progress = silent,
+) -> Trained:
+    """Train, or continue where an earlier session stopped.
+
+    A finished run is not trained again. A run that was killed continues from its last whole epoch and ends in the same
+    weights, bit for bit on CPU: whatever is drawn is drawn anew from (seed, epoch), so no random state is carried.
+
+    Args:
+        course: what to train.
+        run: folder of the run.
+        identity: what the run is; kept in ``settings.json``, and has to agree on continuing.
+        device: ``cpu``, ``cuda`` ...
+        precision: Fabric's name.
+        progress: called per step.
+
+    Raises:
+        TrainingError: the folder holds another run, or the loss is no longer finite.
+        OSError: the folder cannot be written.
+    """
+    claim(run, identity)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    state = _restored(run, course.networks)
+    updates = course.setup(fabric)
+    plain = [
+        torch.optim.AdamW(u.parameters, lr=1e-3, betas=u.betas, weight_decay=u.weight_decay, fused=True)
+        if u.weight_decay
+        else torch.optim.Adam(u.parameters, lr=1e-3, betas=u.betas, fused=True)
+        for u in updates
+    ]
+    for optimizer, saved in zip(plain, state["optimizers"] if state else [], strict=False):
+        optimizer.load_state_dict(saved)
+    optimizers = [fabric.setup_optimizers(optimizer) for optimizer in plain]
+    history: list[dict[str, Any]] = list(state["history"]) if state else []
+    best = max((h[course.criterion] for h in history if h.get(course.criterion) is not None), default=-math.inf)
+    for epoch in range(len(history), course.epochs):
+        facts = course.begin(epoch)
+        line = _epoch(course, list(zip(updates, optimizers, strict=True)), fabric, epoch, progress)
+        value = course.validate()
+        if value is not None:
+            line[course.criterion] = value
+            if value > best:
+                best = value
+                _keep(run, course)
+        history.append({"epoch": epoch, **facts, **line})
+        _checkpoint(run, course, plain, history)
+        progress(
+            "epoch", epoch + 1, course.epochs, f"loss {line['loss']:.4g}, {line['images_per_second']:.0f} images/s"
+        )
+    if not (run / WEIGHTS).exists():
+        _keep(run, course)
+    return summary(run, history)
+
+
+def summary(run: Path, history: Sequence[Mapping[str, Any]]) -> Trained:
+    """What the lines of a run's ``metrics.jsonl`` add up to.
+
+    Args:
+        run: folder of the run.
+        history: one line per epoch, at least one.
+    """
+    seconds = sum(line["seconds"] for line in history)
+    rates = sorted(line["images_per_second"] for line in history)
+    waits = sum(line["data_wait"] * line["seconds"] for line in history) / max(seconds, 1e-9)
+    return Trained(run / WEIGHTS, len(history), seconds, rates[len(rates) // 2], waits)
+
+
+def claim(run: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder of a run, and write what the run is.
+
+    Raises:
+        TrainingError: it holds another run.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    path = run / "settings.json"
+    text = json.dumps(identity, indent=1, sort_keys=True) + "\n"
+    if not path.exists():
+        write_atomic(path, text.encode())
+    elif path.read_text() != text:
+        raise TrainingError(f"run folder {run}: holds a run of other settings; give another --runs folder or remove it")
+
+
+def _epoch(
+    course: Course, updates: Sequence[tuple[Update, Any]], fabric: Fabric, epoch: int, progress: Progress
+) -> dict[str, Any]:
+    """One pass over the training data; returns the means that go into ``metrics.jsonl``."""
+    steps, batch = course.steps, course.batch
+    total, begin, waited = course.epochs * steps, time.perf_counter(), 0.0
+    sums: dict[str, float] = {}
+    # what a network draws for itself (dropout) depends on the epoch alone, so that a continued run draws the same
+    torch.manual_seed(1_000_003 * course.seed + epoch)
+    batches = course.batches(epoch)
+    for i in range(steps):
+        asked = time.perf_counter()
+        loaded = next(batches)
+        waited += time.perf_counter() - asked
+        step = epoch * steps + i
+        moved = type(loaded)(*(field.to(fabric.device) for field in loaded))
+        for update, optimizer in updates:
+            for group in optimizer.param_groups:
+                group["lr"] = update.rate(step)
+            terms = update.terms(moved, step / total)
+            loss = sum(terms.values(), torch.zeros((), device=fabric.device))
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"{course.name}: the loss is {loss.item()} in epoch {epoch + 1}, step {i + 1}; "
+                    "the last whole epoch is kept; try --precision 32-true"
+                )
+            optimizer.zero_grad()
+            fabric.backward(loss * update.loss_scale)
+            if update.clip is not None:
+                nn.utils.clip_grad_norm_(update.parameters, update.clip)
+            optimizer.step()
+            for name, term in {"loss": loss, **terms}.items():
+                key = f"{update.name} {name}".lstrip()
+                sums[key] = sums.get(key, 0.0) + term.item()
+        course.stepped()
+        elapsed = time.perf_counter() - begin
+        speed = (i + 1) * batch / elapsed
+        left = (total - step - 1) * batch / speed
+        progress(
+            "train", step + 1, total, f"loss {sums['loss'] / (i + 1):.4g}, {speed:.0f} images/s, {left:.0f} s left"
+        )
+    seconds = time.perf_counter() - begin
+    return {
+        **{name: value / steps for name, value in sums.items()},
+        "learning_rate": updates[0][0].rate(step),
+        "seconds": seconds,
+        "images_per_second": steps * batch / seconds,
+        "data_wait": waited / seconds,
+    }
+
+
+def _restored(run: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any] | None:
+    """The state of a run, given to the networks; None where nothing was trained yet."""
+    path = run / "state.pt"
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for name, network in networks.items():
+            network.load_state_dict(state["networks"][name])
+        return {"optimizers": state["optimizers"], "history": json.loads(state["history"])}
+    except Exception as error:  # torch raises many kinds for a damaged file
+        first = str(error).split("\n", 1)[0]
+        raise DamagedRun(f"run folder {run}: state.pt is damaged ({first}); remove the folder to start again") from None
+
+
+def _checkpoint(run: Path, course: Course, optimizers: Sequence[Any], history: list[dict[str, Any]]) -> None:
+    # state.pt alone decides where a run continues; it is written first, so nothing after it can be ahead of it
+    buffer = io.BytesIO()
+    state = {
+        "networks": {name: network.state_dict() for name, network in course.networks.items()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "history": json.dumps(history),
+    }
+    torch.save(state, buffer)
+    write_atomic(run / "state.pt", buffer.getvalue())
+    lines = "".join(json.dumps(line) + "\n" for line in history)
+    write_atomic(run / "metrics.jsonl", lines.encode())
+    write_atomic(run / "last.safetensors", course.files()[WEIGHTS])
+
+
+def _keep(run: Path, course: Course) -> None:
+    # WEIGHTS last: where it is, the others are
+    for name, content in sorted(course.files().items(), key=_chosen_last):
+        write_atomic(run / name, content)
+
+
+def _chosen_last(file: tuple[str, bytes]) -> bool:
+    return file[0] == WEIGHTS
