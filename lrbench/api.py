@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrbench.bench import Bench, Cell
-from lrbench.comparison import Overwrite, Planned, on_table_backbone, plan_table, run_planned
+from lrbench.bench import Bench
+from lrbench.cells import Cell
+from lrbench.comparison import Overwrite, Selection, plan_methods, plan_table, run_planned
 from lrbench.geometry import Size
 from lrbench.inference import Progress, silent
-from lrbench.published import Entry, upscaler_of
 from lrbench.records import Record
 
 
@@ -21,7 +21,7 @@ def train(method: str, res: str = "64x48", *, progress: Progress = silent, **opt
         method: name.
         res: ``HxW``.
         progress: called with (what, done, total, note).
-        options: other fields of `lrbench.bench.Cell`, for example ``data``, ``recipe``, ``seed``, ``runs``.
+        options: other fields of `lrbench.cells.Cell`, for example ``data``, ``recipe``, ``seed``, ``runs``.
 
     Raises:
         ValueError: wrong usage.
@@ -41,10 +41,13 @@ def evaluate(method: str, res: str = "64x48", *, progress: Progress = silent, **
 
 def compare(
     methods: Sequence[str] = (),
-    res: str | Sequence[str] = "64x48",
+    res: str | Sequence[str] | None = None,
     *,
     table: str | None = None,
     seeds: Sequence[int] = (0,),
+    upscalers: Sequence[str] = (),
+    poses: Sequence[str] = (),
+    presets: Sequence[str] = (),
     may_train: bool = True,
     overwrite: Overwrite = "never",
     progress: Progress = silent,
@@ -52,31 +55,31 @@ def compare(
 ) -> dict[str, Any]:
     """Train what is missing, score all under one protocol; returns ``{"protocol": ..., "rows": [...]}``.
 
-    With `table`, a published one such as ``cal/8``, its rows say methods, sizes and settings; `methods`, where given,
-    chooses among them.
+    With `table`, a published one such as ``cal/8``, its rows say methods, sizes and settings; `methods` and `res`,
+    where given, choose among them.
 
-    Args, Raises: see `train`.
+    Args:
+        methods: names.
+        res: ``HxW``, or several; None for 64x48, or all of the table.
+        table: name of a published table.
+        seeds: one row each.
+        upscalers, poses, presets: further rows, see `lrbench.comparison.Selection`.
+        may_train: train what is missing.
+        overwrite: score again what has a record.
+        progress: called with (what, done, total, note).
+        options: other fields of `lrbench.cells.Cell`.
+
+    Raises: see `train`.
     """
-
-    def beside(entry: Entry, seed: int) -> Cell:
-        assert entry.reported.size is not None
-        settings = {**options.get("settings", {}), **entry.settings}
-        fields = {
-            **options,
-            "settings": settings,
-            "sr": upscaler_of(entry.reported.sr, options.get("sr", "none")),
-            "seed": seed,
-        }
-        return on_table_backbone(Cell(method=entry.method, res=entry.reported.size, **fields), entry)
-
-    if table is not None:
-        planned = plan_table(table, beside, methods=methods, seeds=seeds)
-    else:
-        sizes = [res] if isinstance(res, str) else list(res)
-        planned = [
-            Planned(Cell(method=name, res=Size.parse(size), seed=seed, **options))
-            for size in sizes
-            for name in methods
-            for seed in seeds
-        ]
+    sizes = [res] if isinstance(res, str) else list(res or ([] if table else ["64x48"]))
+    chosen = Selection(
+        methods=methods,
+        sizes=[Size.parse(size) for size in sizes],
+        seeds=seeds,
+        upscalers=upscalers,
+        poses=poses,
+        presets=presets,
+    )
+    cell = Cell(method="", res=Size(64, 48), **options)
+    planned = plan_methods(cell, chosen) if table is None else plan_table(table, cell, chosen)
     return run_planned(Bench(progress), planned, may_train=may_train, overwrite=overwrite)

@@ -13,8 +13,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,20 +25,29 @@ import torch
 
 import lrbench
 from lrbench import evaluation, records
+from lrbench.adaptation import COURSES, UPSCALER
+from lrbench.cells import Cell, UpscalerCell
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
-from lrbench.datasets.images import DataError, ImageStore
+from lrbench.datasets.images import DataError, ImageStore, Pixels
 from lrbench.degradation import Preset, load_preset
-from lrbench.geometry import Size
+from lrbench.fitting import WEIGHTS, Trained, fit, summary
+from lrbench.geometry import Frame, Size, enlarged_size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
 from lrbench.method import Method, costs, default_backbone, describe, load_method, plain, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
-from lrbench.recipes import Recipe, load_recipe, plan
+from lrbench.models.upscalers import UPSCALERS
+from lrbench.models.upscalers.perceptual import Judge, PoseFeatures, load_vgg
+from lrbench.pairs import Pairs, detailed, split_off
+from lrbench.recipes import Recipe, plan
 from lrbench.structures import Persons, Predictions
-from lrbench.training import Trained, processor_precision, summary, train
+from lrbench.training import Validate, processor_precision, train
+from lrbench.upscaler_training import UpscalerCourse, quality
+from lrbench.upscaling import open_upscaler
 from lrbench.weights import (
+    Fit,
     Start,
     fits,
     load_weights,
@@ -48,130 +57,51 @@ from lrbench.weights import (
     renamed,
     shipped,
     started_from,
+    stated,
 )
 
+QUALITY = "quality.json"
+"""In the folder of an upscaler's run: how close its pictures are, see `Bench.train_upscaler`."""
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One method under one protocol: everything the options of train, eval and compare say.
+
+KEPT = 2**30
+"""Bytes of crops, and of enlarged crops, that a bench keeps so that rows share them."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A cell ready to be scored.
 
     Attributes:
-        method: name.
-        res: of the crop.
-        backbone: name; None for the recipe's usual one.
-        sr: upscaler in front of the network, a name or a file of weights.
-        sr_scale, sr_boundary, sr_map: see `lrbench.upscaling.Upscaling`.
-        settings: of the method.
-        data: ``synth``, ``coco`` or a folder.
-        train_data: what the weights are trained on; None for `data`.
-        split: that is scored.
-        train_split: that is trained on.
-        recipe: name; None for ``quick`` on synth and ``paper`` elsewhere.
-        epochs, batch: instead of the recipe's.
-        seed: of everything random in training.
-        lr_preset: how low-resolution pixels are made, in training and in scoring.
-        severity: of presets that have severities; None for the usual one.
-        lr_seed: of the random numbers of presets that draw, in scoring.
-        boxes: ``gt`` or a detection file.
-        flip: average with the mirrored crop.
-        weights: a file to score instead of a trained run.
-        start: weights to begin training with; all that fits is used.
-        pretrained: files or names of backbones to begin training with; each method takes that of its backbone.
-        device, precision, workers: how to compute.
-        runs, results: folders.
+        cell: with the weights of its upscaler, on the backbone that its weights are of.
+        method: composed.
+        weights: of the pose network.
+        training: how they came about; None for weights that no run of ours made.
+        trained: what their run left.
+        upscaler: how the upscaler in front was trained, and its quality; None where no run of ours made it.
     """
 
-    method: str
-    res: Size
-    backbone: str | None = None
-    sr: str = "none"
-    sr_scale: int = 4
-    sr_boundary: str = "u8"
-    sr_map: str = "composed"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    data: str = "synth"
-    train_data: str | None = None
-    split: str = "val"
-    train_split: str = "train"
-    recipe: str | None = None
-    epochs: int | None = None
-    batch: int | None = None
-    seed: int = 0
-    lr_preset: str = "paper"
-    severity: int | None = None
-    lr_seed: int = 0
-    boxes: str = "gt"
-    flip: bool = True
-    weights: Path | None = None
-    start: Path | None = None
-    pretrained: Sequence[str] = ()
-    device: str = "auto"
-    precision: str | None = None
-    workers: int = 2
-    runs: Path = Path("runs")
-    results: Path = Path("results")
+    cell: Cell
+    method: Method[Any]
+    weights: Path
+    training: records.Training | None
+    trained: Trained | None
+    upscaler: dict[str, Any] | None
 
-    def compose(self) -> Method[Any]:
-        """The method of this cell.
+    def model(self) -> tuple[PoseNetwork[Any], Fit]:
+        """The network with its weights, and what the file had for it.
 
         Raises:
-            ValueError: an unknown name or setting, or a size the network cannot take.
+            DataError: the weights are not those of the network.
         """
-        backbone = self.backbone or default_backbone(self.method, narrow=self.training_recipe().name == "quick")
-        return load_method(
-            self.method,
-            self.res,
-            backbone,
-            self.sr,
-            sr_scale=self.sr_scale,
-            sr_boundary=self.sr_boundary,
-            sr_map=self.sr_map,
-            **self.settings,
-        )
-
-    def training_recipe(self) -> Recipe:
-        """The recipe with this cell's overrides.
-
-        Raises:
-            ValueError: unknown name, or a number below 1.
-        """
-        for name in ("epochs", "batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} {value}: expected at least 1")
-        recipe = load_recipe(
-            self.recipe or ("quick" if (self.train_data or self.data) == "synth" else "paper"), self.res
-        )
-        given = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
-        return dataclasses.replace(recipe, **given)
-
-    def preset(self) -> Preset:
-        """How low-resolution pixels are made.
-
-        Raises:
-            ValueError: an unknown name, or a severity it does not have.
-        """
-        return load_preset(self.lr_preset, self.severity)
-
-    def torch_device(self) -> str:
-        """Where to compute: ``cuda`` if there is one, else ``cpu``.
-
-        Raises:
-            ValueError: a device this machine or this torch does not have.
-        """
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"--device {self.device}: expected auto, cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                "--device cuda: torch sees no CUDA device; use --device cpu or install a CUDA build of torch"
-            )
-        return self.device
+        model = self.method.build_model()
+        return model, load_weights(model.network, self.weights, self.method.name)
 
 
 class Bench:
     """Opens each dataset once and keeps its decoded pictures for all cells.
+
+    Crops that are scored are cut once, whichever methods read them, and enlarged once per upscaler.
 
     Args:
         progress: reports long work.
@@ -181,6 +111,8 @@ class Bench:
         self.progress = progress
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._stores: dict[tuple[str, str], ImageStore] = {}
+        self._cut: dict[str, dict[int, Pixels]] = {}
+        self._enlarged: dict[str, list[torch.Tensor]] = {}
 
     def dataset(self, data: str, split: str) -> Dataset:
         """One split, read once."""
@@ -199,12 +131,26 @@ class Bench:
         seed: int = 0,
     ) -> Crops:
         """Persons of a split as crops of a method; `seed` is that of presets that draw."""
+        return self._crops(data, split, method.frame, preset, persons, seed)
+
+    def _crops(
+        self, data: str, split: str, frame: Frame, preset: Preset, persons: Persons | None = None, seed: int = 0
+    ) -> Crops:
         dataset = self.dataset(data, split)
         store = self._stores.setdefault((data, split), ImageStore(dataset.images))
-        return Crops(store, dataset.persons if persons is None else persons, method.frame, preset, seed)
+        return Crops(store, dataset.persons if persons is None else persons, frame, preset, seed)
+
+    def prepare(self, cell: Cell) -> None:
+        """Train all that a cell needs and does not have: the upscaler, a clean network, itself.
+
+        Raises: see `train`.
+        """
+        cell = self.with_upscaler(cell, may_train=True)
+        if cell.trained_as().weights is None:
+            self.train(cell)
 
     def train(self, cell: Cell) -> tuple[Path, Trained]:
-        """Train a cell, or continue or find its run.
+        """Train a cell and whatever it builds on, or continue or find its run.
 
         Returns:
             the run's folder, and what it left.
@@ -214,43 +160,139 @@ class Bench:
             DataError: data or starting weights missing, damaged or refused.
             TrainingError: training cannot go on.
         """
-        method, recipe, preset = cell.compose(), cell.training_recipe(), cell.preset()
-        data = cell.train_data or cell.data
-        crops = self.crops(data, cell.train_split, method, preset)
+        cell = self.with_upscaler(cell, may_train=True).trained_as()
+        if cell.weights is not None:
+            raise ValueError(f"{cell.method} on {cell.weights}: these weights are used as they are; nothing to train")
+        if cell.continues_clean and cell.clean is None:
+            self.train(cell.clean_cell())
+        method, recipe = cell.compose(), cell.training_recipe()
+        crops = self.crops(cell.train_data or cell.data, cell.train_split, method, cell.training_preset())
         device = cell.torch_device()
         precision = cell.precision or processor_precision(device)
         identity = self._identity(cell, method, recipe, precision)
         run = run_folder(cell, identity)
-        continues = (run / "state.pt").exists()
-        start = {} if continues else self.starting_weights(cell)
-        validate = None
-        if recipe.select == "best" and method.stages:
-            scored = self.dataset(cell.data, cell.split)
-            truth = json.loads(scored.annotation_file.read_bytes())
-            val = self.crops(cell.data, cell.split, method, preset, seed=cell.lr_seed)
+        options: dict[str, Any] = {
+            "seed": cell.seed,
+            "workers": cell.workers,
+            "start": {} if (run / "state.pt").exists() else self.starting_weights(cell),
+            "validate": self._validation(cell, method, device) if recipe.select == "best" else None,
+        }
+        keep: dict[str, Any] = {"run": run, "identity": identity, "device": device, "precision": precision}
+        if method.upscaling is not None and method.upscaling.pose in COURSES:
+            course = COURSES[method.upscaling.pose](method, crops, recipe, **options)
+            return run, fit(course, progress=self.progress, **keep)
+        return run, train(method, crops, recipe, progress=self.progress, **options, **keep)
 
-            def validate(model: PoseNetwork[Any]) -> float:
-                results = evaluation.to_results(
-                    predict(method, model, val, workers=cell.workers, device=device), method.rescoring
-                )
-                model.train()
-                return evaluation.score(truth, results).ap or 0.0
+    def _validation(self, cell: Cell, method: Method[Any], device: str) -> Validate:
+        """Scores a model on the scored split."""
+        truth = json.loads(self.dataset(cell.data, cell.split).annotation_file.read_bytes())
+        crops = self.crops(cell.data, cell.split, method, cell.preset(), seed=cell.lr_seed)
 
-        trained = train(
-            method,
-            crops,
-            recipe,
+        def validate(model: PoseNetwork[Any]) -> float:
+            predictions = predict(method, model, crops, workers=cell.workers, device=device)
+            return evaluation.score(truth, evaluation.to_results(predictions, method.rescoring)).ap or 0.0
+
+        return validate
+
+    def train_upscaler(self, cell: UpscalerCell) -> tuple[Path, Trained, dict[str, Any]]:
+        """Train an upscaler, or continue or find its run.
+
+        Returns:
+            the run's folder, what it left, and ``quality.json``: PSNR (dB) and SSIM of the luma and the mean absolute
+            difference of gradient maps, on persons of the training split that were held out, beside bicubic's.
+
+        Raises:
+            ValueError: wrong usage.
+            DataError: data or weights missing, damaged or refused.
+            TrainingError: training cannot go on.
+        """
+        course, identity, run = self._upscaler_course(cell)
+        device = cell.torch_device()
+        trained = fit(
+            course,
             run=run,
             identity=identity,
-            seed=cell.seed,
             device=device,
-            precision=precision,
-            workers=cell.workers,
-            start=start,
-            validate=validate,
+            precision=identity["precision"],
             progress=self.progress,
         )
-        return run, trained
+        path = run / QUALITY
+        if not path.exists():
+            networks = {"upscaler": open_upscaler(trained.weights), "bicubic": UPSCALERS["bicubic"].build(cell.scale)}
+            scores = {
+                name: dataclasses.asdict(quality(network.to(device).eval(), course.held, workers=cell.workers))
+                for name, network in networks.items()
+            }
+            facts = {"persons": len(course.held.crops.persons), **scores["upscaler"], "bicubic": scores["bicubic"]}
+            records.write_atomic(path, (json.dumps(facts, indent=1) + "\n").encode())
+        return run, trained, json.loads(path.read_text())
+
+    def with_upscaler(self, cell: Cell, *, may_train: bool = False) -> Cell:
+        """A cell with the weights of its upscaler, where that has to be trained.
+
+        Raises:
+            MissingWeights: it was not trained yet, and may not be.
+        """
+        wanted = cell.upscaler_cell()
+        if wanted is None:
+            return cell
+        if may_train:
+            return dataclasses.replace(cell, sr_weights=self.train_upscaler(wanted)[1].weights)
+        course, _, run = self._upscaler_course(wanted)
+        if not _finished(run, course.epochs):
+            raise MissingWeights(
+                f"upscaler {wanted.upscaler} x{wanted.scale} has no finished run of these settings in {wanted.runs}; "
+                f"run lrbench train {wanted.upscaler} --res {wanted.res} --scale {wanted.scale} --data {wanted.data}, "
+                "or give a file: --sr FILE"
+            )
+        return dataclasses.replace(cell, sr_weights=run / WEIGHTS)
+
+    def _upscaler_course(self, cell: UpscalerCell) -> tuple[UpscalerCourse, dict[str, Any], Path]:
+        """The training of an upscaler, what it is, and the folder of its run."""
+        cell.check()
+        recipe, dataset = cell.training_recipe(), self.dataset(cell.data, cell.train_split)
+        # any alignment will do: both crops of a pair share it
+        crops = self._crops(cell.data, cell.train_split, Frame(cell.res, "biased"), cell.preset())
+        rows = detailed(crops, cell.scale)
+        if len(set(crops.persons.image[rows].tolist())) < 2:
+            raise DataError(
+                f"data {cell.data}/{cell.train_split}: persons high enough to teach detail at "
+                f"{enlarged_size(cell.res, cell.scale)} are in fewer than two pictures; train on smaller crops or on "
+                "other data"
+            )
+        learning, held = split_off(crops, rows, recipe.held_out)
+        pairs = Pairs(crops=learning, scale=cell.scale, kind=cell.pairs, jitter=recipe.jitter)
+        start = started_from(cell.start) if cell.start else Start()
+        course = UpscalerCourse(
+            cell.upscaler,
+            cell.scale,
+            pairs,
+            dataclasses.replace(pairs, crops=held, jitter=None),
+            recipe,
+            seed=cell.seed,
+            workers=cell.workers,
+            judge=judge_from(cell.features) if cell.features else None,
+            start=start.tensors,
+        )
+        identity = {
+            "upscaler": cell.upscaler,
+            "scale": cell.scale,
+            "res": str(cell.res),
+            "pairs": cell.pairs,
+            "lr_preset": cell.preset().plain if cell.pairs == "matched" else None,
+            "features": hashlib.sha256(cell.features.read_bytes()).hexdigest() if cell.features else "",
+            "recipe": plain(recipe),
+            "epochs": course.epochs,
+            "data": f"{dataset.name}/{cell.train_split}",
+            "data_hash": dataset.hash,
+            "persons": len(learning.persons),
+            "seed": cell.seed,
+            "precision": cell.precision or processor_precision(cell.torch_device()),
+            "start": start.name,
+            "code": code_hash(""),
+            "torch": torch.__version__,
+        }
+        return course, identity, cell.runs / dataset.name / str(cell.res) / cell.upscaler / records.key_of(identity)
 
     def starting_weights(self, cell: Cell) -> dict[str, torch.Tensor]:
         """What a cell's training begins with, by the names of its network; empty for a start from scratch.
@@ -260,7 +302,7 @@ class Bench:
             DataError: a file is missing, damaged or refused, or has nothing for the method.
         """
         method = cell.compose()
-        start = start_of(cell, cell.training_recipe(), method)
+        start = self._start_of(cell, cell.training_recipe(), method)
         if not start.tensors:
             return {}
         fit = match(method.build_model().network.state_dict(), start.tensors, start.allowed)
@@ -269,6 +311,30 @@ class Bench:
         self._say(f"{method.name} {cell.res} starts from {start.label}: {fit}")
         return renamed(start.tensors, fit)
 
+    def _start_of(self, cell: Cell, recipe: Recipe, method: Method[Any]) -> Start:
+        """As `start_of`, and for a network that continues from a clean one, that one's weights."""
+        if not (cell.continues_clean and method.stages):
+            return start_of(cell, recipe, method)
+        clean = cell.clean_cell()
+        path, _, _ = self._weights(clean, clean.compose())
+        start = started_from(path)
+        return dataclasses.replace(start, name=f"clean {cell.enlarged} {start.name}", label=f"clean weights {path}")
+
+    def open(self, cell: Cell) -> Opened:
+        """A cell with the weights it is scored with.
+
+        Raises:
+            ValueError: wrong usage.
+            DataError: weights missing, damaged or refused.
+        """
+        cell = self.with_upscaler(on_fitting_backbone(cell))
+        method, source = cell.compose(), cell.trained_as()
+        weights, training, trained = self._weights(source, method if source is cell else source.compose())
+        upscaler, partner = _upscaler_of(method), weights.with_name(UPSCALER)
+        if method.upscaling is not None and method.upscaling.pose in ("joint", "tdp") and partner.is_file():
+            method = dataclasses.replace(cell, sr_weights=partner).compose()
+        return Opened(cell, method, weights, training, trained, upscaler)
+
     def evaluate(self, cell: Cell, *, overwrite: bool = True) -> records.Record:
         """Score a cell's weights and keep the record; a kept record of the same key is returned as it is.
 
@@ -276,25 +342,33 @@ class Bench:
             ValueError: wrong usage.
             DataError: data or weights missing, damaged or refused.
         """
-        cell = on_fitting_backbone(cell)
-        method, preset = cell.compose(), cell.preset()
+        opened = self.open(cell)
+        cell, method, preset = opened.cell, opened.method, cell.preset()
         dataset = self.dataset(cell.data, cell.split)
-        weights, training, trained = self._weights(cell, method)
         protocol = self._protocol(cell, method, dataset, preset)
-        sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+        sha = hashlib.sha256(opened.weights.read_bytes()).hexdigest()
         key = records.key_of(describe(method), code_hash(cell.method), protocol.model_dump(), sha, cell.seed)
         if not overwrite and (kept := find_record(cell, method, dataset, key)) is not None:
             return kept
-        model = method.build_model()
-        fit = load_weights(model.network, weights, method.name)
+        model, fit = opened.model()
         if cell.weights:
             self._say(f"weights {cell.weights}: {fit}")
         persons = None if cell.boxes == "gt" else read_detections(Path(cell.boxes), dataset.images)
         crops = self.crops(cell.data, cell.split, method, preset, persons, cell.lr_seed)
+        crops = dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
         device = cell.torch_device()
+        enlarged = self._pictures(cell, method, crops)
+        reused = bool(enlarged)  # another row has paid for the upscaler
         begin = time.perf_counter()
         predictions = predict(
-            method, model, crops, flip=cell.flip, workers=cell.workers, device=device, progress=self.progress
+            method,
+            model,
+            crops,
+            flip=cell.flip,
+            workers=cell.workers,
+            device=device,
+            enlarged=enlarged,
+            progress=self.progress,
         )
         seconds = time.perf_counter() - begin
         results = evaluation.to_results(predictions, method.rescoring)
@@ -306,10 +380,12 @@ class Bench:
                 name=method.name,
                 backbone=method.backbone,
                 sr=sr_label(method),
+                pose="" if method.upscaling is None else method.upscaling.pose,
                 res=str(cell.res),
                 settings={k: plain(v) for k, v in method.settings.items()},
             ),
-            training=training,
+            training=opened.training,
+            upscaler=opened.upscaler,
             protocol=protocol,
             metrics=evaluation.score(truth, scored),
             keypoint_ap=evaluation.score_keypoints(truth, scored),
@@ -324,11 +400,11 @@ class Bench:
                 macs=macs,
                 params_sr=params_sr,
                 macs_sr=macs_sr,
-                train_seconds=trained.seconds if trained else None,
-                train_images_per_second=trained.images_per_second if trained else None,
-                data_wait=trained.data_wait if trained else None,
+                train_seconds=opened.trained.seconds if opened.trained else None,
+                train_images_per_second=opened.trained.images_per_second if opened.trained else None,
+                data_wait=opened.trained.data_wait if opened.trained else None,
                 eval_seconds=seconds,
-                eval_images_per_second=len(crops.persons) / seconds,
+                eval_images_per_second=None if reused else len(crops.persons) / seconds,
                 peak_memory=peak_memory(device),
             ),
             provenance=provenance(
@@ -338,6 +414,23 @@ class Bench:
         )
         records.write_record(cell.results, record, scored)
         return record
+
+    def _pixels(self, cell: Cell, method: Method[Any], crops: Crops) -> dict[int, Pixels] | None:
+        """Crops that other rows have cut, to which these are added; None where they are too many to keep."""
+        if _bytes(crops, method.frame.size) > KEPT // 4:
+            return None
+        return self._cut.setdefault(_pixels_key(cell, method), {})
+
+    def _pictures(self, cell: Cell, method: Method[Any], crops: Crops) -> list[torch.Tensor] | None:
+        """Enlarged crops that another row has made, or an empty list to keep them in; None where they are not kept."""
+        choice = method.upscaling
+        if choice is None or choice.boundary != "u8":
+            return None
+        size = _bytes(crops, cell.enlarged)
+        key = records.key_of(_pixels_key(cell, method), choice.upscaler, choice.sha256, choice.scale)
+        while self._enlarged and key not in self._enlarged and size * (1 + len(self._enlarged)) > KEPT:
+            self._enlarged.pop(next(iter(self._enlarged)))
+        return self._enlarged.setdefault(key, []) if size <= KEPT else None
 
     def ceiling(self, cell: Cell) -> tuple[records.Metrics, int]:
         """Metrics of decode(encode(truth)): what a perfect network could reach, and how many persons were scored."""
@@ -367,32 +460,31 @@ class Bench:
             "data": f"{dataset.name}/{cell.train_split}",
             "data_hash": dataset.hash,
             "persons": len(dataset.persons),
-            "lr_preset": cell.preset().plain,
+            "lr_preset": cell.training_preset().plain,
             "seed": cell.seed,
             "precision": precision,
-            "start": start_of(cell, recipe, method).name,
+            "start": self._start_of(cell, recipe, method).name,
             "code": code_hash(cell.method),
             "torch": torch.__version__,
         }
 
     def _weights(self, cell: Cell, method: Method[Any]) -> tuple[Path, records.Training | None, Trained | None]:
-        if cell.weights is not None:
-            if not cell.weights.is_file():
-                raise DataError(f"weights {cell.weights}: no such file")
-            ours = cell.weights.name in ("weights.safetensors", "last.safetensors")
-            return cell.weights, _training_of(cell.weights.parent) if ours else None, None
+        given = cell.weights
+        if given is not None:
+            if not given.is_file():
+                raise DataError(f"weights {given}: no such file")
+            ours = given.name in (WEIGHTS, "last.safetensors")
+            return given, _training_of(given.parent) if ours else None, None
         recipe = cell.training_recipe()
         precision = cell.precision or processor_precision(cell.torch_device())
         identity = self._identity(cell, method, recipe, precision)
         run = run_folder(cell, identity)
-        weights, trained = run / "weights.safetensors", _trained(run)
-        # a run that keeps its best epoch has weights before it is finished
-        if not weights.exists() or (trained.epochs if trained else 0) < identity["epochs"]:
+        if not _finished(run, identity["epochs"]):
             raise MissingWeights(
                 f"{method.name} at {cell.res} has no finished run of these settings in {cell.runs}; run lrbench train "
                 f"{method.name} --res {cell.res} --data {cell.train_data or cell.data}, or give --weights"
             )
-        return weights, _training_of(run), trained
+        return run / WEIGHTS, _training_of(run), _trained(run)
 
     def _protocol(self, cell: Cell, method: Method[Any], dataset: Dataset, preset: Preset) -> records.Protocol:
         boxes, boxes_hash = "gt", ""
@@ -560,7 +652,7 @@ def check_writable(folder: Path) -> None:
 
 @lru_cache(maxsize=64)
 def code_hash(method: str) -> str:
-    """sha256 over the sources that decide a number: the method's file and everything below the commands."""
+    """sha256 over the sources that decide a number: all below the commands, and a method's file if one is named."""
     from lrbench.method import source_file
 
     root = Path(lrbench.__file__).parent
@@ -568,9 +660,11 @@ def code_hash(method: str) -> str:
         "__init__",
         "api",
         "bench",
+        "cells",
         "cli",
         "comparison",
         "console",
+        "controls",
         "listing",
         "pretraining",
         "published",
@@ -580,7 +674,7 @@ def code_hash(method: str) -> str:
     paths += [p for folder in ("codecs", "models", "corruptions") for p in (root / folder).rglob("*.py")]
     paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
     digest = hashlib.sha256()
-    for path in [*sorted(paths), source_file(method)]:
+    for path in [*sorted(paths), *([source_file(method)] if method else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -664,6 +758,47 @@ def _trained(run: Path) -> Trained | None:
     if not path.is_file():
         return None
     return summary(run, [json.loads(line) for line in path.read_text().splitlines()])
+
+
+def _finished(run: Path, epochs: int) -> bool:
+    """A run that keeps its best epoch has weights before it is finished."""
+    trained = _trained(run)
+    return (run / WEIGHTS).exists() and (trained.epochs if trained else 0) >= epochs
+
+
+def _upscaler_of(method: Method[Any]) -> dict[str, Any] | None:
+    """How the upscaler in front of a method was trained, and its quality, where a run of ours says so."""
+    path = None if method.upscaling is None else method.upscaling.weights
+    if path is None or not (path.parent / "settings.json").is_file():
+        return None
+    told = path.parent / QUALITY
+    facts = json.loads((path.parent / "settings.json").read_text())
+    return {**facts, "quality": json.loads(told.read_text()) if told.is_file() else None}
+
+
+def _bytes(crops: Crops, size: Size) -> int:
+    return 3 * size.height * size.width * len(crops.persons)
+
+
+def _pixels_key(cell: Cell, method: Method[Any]) -> str:
+    """Everything that decides the pixels of scored crops."""
+    scored = (cell.data, cell.split, cell.boxes, cell.lr_seed)
+    return records.key_of(scored, cell.preset().plain, plain(method.frame))
+
+
+def judge_from(path: Path) -> Judge:
+    """A frozen network that compares pictures, from a file: a pose network that a run of ours trained, or VGG-19.
+
+    Raises:
+        DataError: neither.
+        ValueError: the pose network has no features to compare.
+    """
+    about = stated(path)
+    if "method" not in about:
+        return load_vgg(path)
+    model = load_method(about["method"], Size.parse(about["res"]), about["backbone"] or None).build_model()
+    load_weights(model.network, path, about["method"])
+    return PoseFeatures(model)
 
 
 def _original(dataset: Dataset, results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

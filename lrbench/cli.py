@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from lrbench.bench import Cell
+    from lrbench.cells import Cell, UpscalerCell
     from lrbench.console import Reporter
     from lrbench.method import Method
-    from lrbench.published import Entry
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
 CORES = os.cpu_count() or 1
 LOADERS = max(1, min(8, CORES // 2))  # one thread per two cores keeps up with the network and leaves it the cores
 Overwrite = Literal["never", "failed", "always"]
 Level = Literal["image", "crop", "height"]
+PairsKind = Literal["bicubic", "matched"]
 
 app = typer.Typer(
     name="lrbench",
@@ -42,10 +43,31 @@ Data = Annotated[
 ]
 TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on other data than --data.", metavar="DATA")]
 Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: the paper's; quick: its narrow stand-in.")]
+Align = Annotated[
+    str | None,
+    typer.Option("--align", help="Rule of the crop: own, biased, dark, corner. Default: own; with an upscaler corner."),
+]
 Sr = Annotated[str, typer.Option("--sr", help="Upscaler in front of the network: a name, or a file of weights.")]
-SrScale = Annotated[int, typer.Option("--sr-scale", help="Factor of the upscaler.")]
+SrScale = Annotated[int, typer.Option("--sr-scale", "--scale", help="Factor of the upscaler.")]
 SrBoundary = Annotated[str, typer.Option("--sr-boundary", help="u8 or float: pixels between upscaler and network.")]
 SrMap = Annotated[str, typer.Option("--sr-map", help="composed (exact) or naive: how px of the enlarged crop go back.")]
+SrPairs = Annotated[
+    PairsKind, typer.Option("--sr-pairs", "--pairs", help="Upscaler's training: shrunk by bicubic, or as scored.")
+]
+SrEpochs = Annotated[int | None, typer.Option("--sr-epochs", help="Of an upscaler that has to be trained.")]
+Pose = Annotated[
+    str,
+    typer.Option("--pose", help="What the network behind an upscaler is trained on: clean, up, sr, mix, joint, tdp."),
+]
+Clean = Annotated[
+    Path | None, typer.Option("--clean", help="Weights for crops of the enlarged size, for --pose clean or a start.")
+]
+AdaptEpochs = Annotated[
+    int | None, typer.Option("--adapt-epochs", help="Of a network that continues from a clean one; default a quarter.")
+]
+DegradeTrain = Annotated[
+    str, typer.Option("--degrade-train", help="Training pixels: same as scored, none, mix, or a preset.")
+]
 Preset = Annotated[str, typer.Option("--lr-preset", help="How low-resolution pixels are made.")]
 Severity = Annotated[int | None, typer.Option("--severity", help="Of --lr-preset, 1 (mild) to 5 (hard).")]
 LrSeed = Annotated[int, typer.Option("--lr-seed", help="Of --lr-preset in scoring, where it draws random numbers.")]
@@ -109,16 +131,26 @@ def main() -> None:
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="See lrbench ls methods.")],
+    method: Annotated[str, typer.Argument(help="See lrbench ls methods; or an upscaler, see lrbench ls upscalers.")],
     res: Res = "64x48",
     data: Data = "synth",
     backbone: Backbone = None,
+    align: Align = None,
     sr: Sr = "none",
     sr_scale: SrScale = 4,
     sr_boundary: SrBoundary = "u8",
     sr_map: SrMap = "composed",
+    sr_pairs: SrPairs = "bicubic",
+    sr_epochs: SrEpochs = None,
+    pose: Pose = "sr",
+    clean: Clean = None,
+    adapt_epochs: AdaptEpochs = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="Of an upscaler: weights of VGG-19 or of a trained pose network.")
+    ] = None,
     lr_preset: Preset = "paper",
     severity: Severity = None,
+    degrade_train: DegradeTrain = "same",
     split: Split = "val",
     train_split: TrainSplit = "train",
     recipe: RecipeName = None,
@@ -137,20 +169,26 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train one method; the same command continues a run that was stopped."""
+    """Train one method, or an upscaler; the same command continues a run that was stopped."""
+    given = dict(locals())
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
+        from lrbench.method import method_names
+        from lrbench.models.upscalers import UPSCALERS
 
-        cell = make_cell(method, res, plugin, settings, data=data, backbone=backbone, sr=sr, sr_scale=sr_scale,
-                         sr_boundary=sr_boundary, sr_map=sr_map, lr_preset=lr_preset,
-                         severity=severity,
-                         split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch, seed=seed,
-                         start=start, pretrained=pretrained, device=device, precision=precision, workers=workers,
-                         runs=runs)  # fmt: skip
-        check_writable(runs)
-        report.say(announcement(cell))
-        report.context = cell.method
-        run, trained = Bench(report).train(cell)
+        report.context = method
+        quality: dict[str, Any] = {}
+        if method in UPSCALERS and method not in method_names():
+            upscaler = make_upscaler(given)
+            check_writable(runs)
+            run, trained, quality = Bench(report).train_upscaler(upscaler)
+        elif features is not None:
+            raise ValueError(f"--features {features}: belongs to the training of an upscaler, {method} is a method")
+        else:
+            cell = make_cell(given)
+            check_writable(runs)
+            report.say(announcement(cell))
+            run, trained = Bench(report).train(cell)
         summary = {
             "run": str(run),
             "weights": str(trained.weights),
@@ -158,14 +196,20 @@ def train(
             "seconds": round(trained.seconds, 1),
             "images_per_second": trained.images_per_second,
             "data_wait": trained.data_wait,
+            **({"quality": quality} if quality else {}),
         }
+        report.close()
         if as_json:
             print(json.dumps(summary))
-        else:
-            speed = f", {trained.images_per_second:.0f} images/s" if trained.images_per_second else ""
-            wait = f", {100 * trained.data_wait:.1f} % of it waiting for data" if trained.data_wait is not None else ""
-            print(f"{method} {res}: {trained.epochs} epochs in {trained.seconds:.0f} s{speed}{wait}")
-            print(f"run: {run}")
+            return
+        speed = f", {trained.images_per_second:.0f} images/s" if trained.images_per_second else ""
+        wait = f", {100 * trained.data_wait:.1f} % of it waiting for data" if trained.data_wait is not None else ""
+        print(f"{method} {res}: {trained.epochs} epochs in {trained.seconds:.0f} s{speed}{wait}")
+        if quality:
+            from lrbench.report.summaries import quality_table
+
+            show(quality_table(method, quality))
+        print(f"run: {run}")
 
 
 @app.command()
@@ -178,13 +222,20 @@ def eval(
     data: Data = "synth",
     train_data: TrainData = None,
     backbone: Backbone = None,
+    align: Align = None,
     sr: Sr = "none",
     sr_scale: SrScale = 4,
     sr_boundary: SrBoundary = "u8",
     sr_map: SrMap = "composed",
+    sr_pairs: SrPairs = "bicubic",
+    sr_epochs: SrEpochs = None,
+    pose: Pose = "sr",
+    clean: Clean = None,
+    adapt_epochs: AdaptEpochs = None,
     lr_preset: Preset = "paper",
     severity: Severity = None,
     lr_seed: LrSeed = 0,
+    degrade_train: DegradeTrain = "same",
     boxes: Boxes = "gt",
     flip: Flip = True,
     split: Split = "val",
@@ -209,6 +260,7 @@ def eval(
     verbose: Verbose = False,
 ) -> None:
     """Score a trained method, a file of weights, or the result file of another tool, and keep the record."""
+    given = dict(locals())
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable, evaluate_predictions
         from lrbench.report.summaries import record_summary
@@ -221,13 +273,7 @@ def eval(
             raise ValueError("eval needs a METHOD, or --predictions FILE")
         else:
             size = res or (stated_size(weights) if weights else None) or "64x48"
-            cell = make_cell(method, size, plugin, settings, data=data, train_data=train_data, backbone=backbone,
-                             sr=sr, sr_scale=sr_scale, sr_boundary=sr_boundary, sr_map=sr_map,
-                             lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
-                             boxes=boxes, flip=flip, split=split, train_split=train_split,
-                             recipe=recipe, epochs=epochs, batch=batch, seed=seed, weights=weights, start=start,
-                             pretrained=pretrained, device=device, precision=precision, workers=workers, runs=runs,
-                             results=results)  # fmt: skip
+            cell = make_cell(given | {"res": size})
             report.context = cell.method
             record = Bench(report).evaluate(cell)
         report.close()
@@ -252,13 +298,35 @@ def compare(
     data: Data = "synth",
     train_data: TrainData = None,
     backbone: Backbone = None,
-    sr: Sr = "none",
+    align: Align = None,
+    sr: Annotated[
+        list[str], typer.Option("--sr", help="Upscaler: a name, a file of weights, or none; repeatable.")
+    ] = [],
     sr_scale: SrScale = 4,
     sr_boundary: SrBoundary = "u8",
     sr_map: SrMap = "composed",
-    lr_preset: Preset = "paper",
+    sr_pairs: SrPairs = "bicubic",
+    sr_epochs: SrEpochs = None,
+    pose: Annotated[
+        list[str],
+        typer.Option(
+            "--pose", help="What networks behind upscalers are trained on: clean, up, sr, mix, joint, tdp; repeatable."
+        ),
+    ] = [],
+    clean: Annotated[
+        list[str],
+        typer.Option("--clean", help="Weights for crops of the enlarged size; repeatable.", metavar="METHOD=FILE"),
+    ] = [],
+    adapt_epochs: AdaptEpochs = None,
+    with_controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Control rows in a table with upscalers.")
+    ] = True,
+    lr_preset: Annotated[
+        list[str], typer.Option("--lr-preset", help="How low-resolution pixels are made; repeatable. Default: paper.")
+    ] = [],
     severity: Severity = None,
     lr_seed: LrSeed = 0,
+    degrade_train: DegradeTrain = "same",
     boxes: Boxes = "gt",
     flip: Flip = True,
     split: Split = "val",
@@ -271,6 +339,10 @@ def compare(
     pretrained: Pretrained = [],
     may_train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is missing.")] = True,
     overwrite: Annotated[Overwrite, typer.Option("--overwrite", help="Score again what has a record.")] = "never",
+    strip: Annotated[
+        Path | None, typer.Option("--strip", help="Draw one person through all rows, in a PNG file.", metavar="FILE")
+    ] = None,
+    person: Annotated[int | None, typer.Option("--person", help="Annotation id, for --strip.")] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
@@ -283,36 +355,33 @@ def compare(
     verbose: Verbose = False,
 ) -> None:
     """Train what is missing, score all under one protocol, and print one table beside the papers' numbers."""
+    given = dict(locals())
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
-        from lrbench.comparison import Planned, on_table_backbone, plan_table, run_planned
-        from lrbench.published import upscaler_of
+        from lrbench.cells import Cell
+        from lrbench.comparison import Selection, plan_methods, plan_table, run_planned
+        from lrbench.geometry import Size
+        from lrbench.method import load_plugin
 
         if not methods and table is None:
             raise ValueError("compare needs at least one METHOD, or --table NAME")
-
-        def make(name: str, size: str, number: int, extra: list[str], upscaler: str) -> Cell:
-            return make_cell(name, size, plugin, [*settings, *extra], shared=True, data=data, train_data=train_data,
-                             backbone=backbone, sr=upscaler, sr_scale=sr_scale, sr_boundary=sr_boundary,
-                             sr_map=sr_map, lr_preset=lr_preset, severity=severity, lr_seed=lr_seed,
-                             boxes=boxes, flip=flip,
-                             split=split, train_split=train_split, recipe=recipe, epochs=epochs, batch=batch,
-                             seed=number, start=start, pretrained=pretrained, device=device,
-                             precision=precision, workers=workers, runs=runs, results=results)  # fmt: skip
-
-        def make_beside(entry: Entry, number: int) -> Cell:
-            texts = [f"{key}={value}" for key, value in entry.settings.items()]
-            cell = make(entry.method, str(entry.reported.size), number, texts, upscaler_of(entry.reported.sr, sr))
-            return on_table_backbone(cell, entry)
-
-        if table is not None:
-            planned = plan_table(table, make_beside, methods=methods or (), sizes=res or (), seeds=seed)
-            check_settings([item.cell.method for item in planned if item.cell], settings, plugin)
-        else:
-            names = methods or []
-            check_settings(names, settings, plugin)
-            planned = [Planned(make(name, size, number, [], sr))
-                       for size in res or ["64x48"] for name in names for number in seed]  # fmt: skip
+        for path in plugin:
+            load_plugin(path)
+        selection = Selection(
+            methods=methods or (),
+            sizes=[Size.parse(size) for size in res or ([] if table else ["64x48"])],
+            seeds=seed,
+            upscalers=sr,
+            poses=pose,
+            presets=lr_preset,
+            controls=with_controls,
+            settings=settings,
+            clean=by_method(clean),
+        )
+        repeated = ("sr", "pose", "lr_preset", "seed", "clean", "settings", "res")
+        shared = Cell(method="", res=Size(64, 48), **fields_of(Cell, given, but=repeated))
+        planned = plan_methods(shared, selection) if table is None else plan_table(table, shared, selection)
+        check_settings([item.cell.method for item in planned if item.cell] if table else methods or [], settings)
         check_writable(runs)
         check_writable(results)
         cells = [item.cell for item in planned if item.cell]
@@ -322,7 +391,12 @@ def compare(
         def begin(number: int, cell: Cell) -> None:
             report.context = f"[{number}/{len(planned)}] {cell.method} {cell.res}"
 
-        outcome = run_planned(Bench(report), planned, may_train=may_train, overwrite=overwrite, begin=begin)
+        bench = Bench(report)
+        outcome = run_planned(bench, planned, may_train=may_train, overwrite=overwrite, begin=begin)
+        if strip is not None:
+            from lrbench.report.strip import strip as draw
+
+            report.say(f"strip: {draw(bench, cells, strip, person=person)}")
         report.close()
         if as_json:
             print(json.dumps(outcome))
@@ -349,16 +423,20 @@ def ceiling(
     """AP of decode(encode(truth)): what a perfect network could reach with each method's codec."""
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench
-        from lrbench.method import method_names
+        from lrbench.cells import Cell
+        from lrbench.comparison import Selection
+        from lrbench.geometry import Size
+        from lrbench.method import load_plugin, method_names
         from lrbench.report.summaries import ceiling_table
 
         bench = Bench(report)
-        check_settings(methods or method_names(), settings, plugin)
-        cells = [
-            make_cell(name, size, [], settings, shared=True, data=data, split=split, recipe="quick")
-            for name in methods or method_names()
-            for size in res
-        ]
+        for path in plugin:
+            load_plugin(path)
+        names = methods or method_names()
+        check_settings(names, settings)
+        selection = Selection(settings=settings)
+        shared = Cell(method="", res=Size(64, 48), data=data, split=split, recipe="quick")
+        cells = [selection.apply(shared, name, Size.parse(size)) for name in names for size in res]
         rows = []
         for cell in cells:
             metrics, persons = bench.ceiling(cell)
@@ -469,8 +547,7 @@ def describe(
 ) -> None:
     """Parameters, multiply-adds, shapes and every setting of a method."""
     with errors(verbose):
-        cell = make_cell(method, res, plugin, settings, backbone=backbone, sr=sr, sr_scale=sr_scale,
-                         sr_boundary=sr_boundary, sr_map=sr_map, recipe="paper")  # fmt: skip
+        cell = make_cell({**locals(), "recipe": "paper"})
         facts = description(cell.compose())
         if as_json:
             print(json.dumps(facts))
@@ -563,46 +640,85 @@ def reporter(quiet: bool) -> Iterator[Reporter]:
         yield report
 
 
-def make_cell(
-    name: str, res: str, plugins: list[Path], settings: list[str], *, shared: bool = False, **options: Any
-) -> Cell:
-    """A cell from options; composed once, so that wrong usage shows before any work begins.
+def make_cell(given: Mapping[str, Any]) -> Cell:
+    """A cell from the options of a command; wrong usage shows before any work begins.
 
     Args:
-        name: of the method.
-        res: crop size.
-        plugins: files that define methods.
-        settings: ``KEY=VALUE`` texts.
-        shared: the settings are meant for several methods, so each takes those it knows.
-        options: fields of `Cell`.
+        given: options by name, among them ``method``, ``res``, ``settings`` and ``plugin``.
     """
-    from lrbench.bench import Cell
+    from lrbench.cells import Cell
+    from lrbench.comparison import check
     from lrbench.geometry import Size
-    from lrbench.method import load_plugin, parse_settings, setting_names
+    from lrbench.method import load_plugin, parse_settings
 
-    for path in plugins:
+    for path in given["plugin"]:
         load_plugin(path)
-    if shared:  # `check_settings` has made sure that somebody takes each
-        settings = [s for s in settings if s.partition("=")[0] in setting_names(name)]
-    cell = Cell(method=name, res=Size.parse(res), settings=parse_settings(name, settings), **options)
-    cell.compose()
-    cell.training_recipe()
-    cell.torch_device()
-    cell.preset()
+    method = given["method"]
+    chosen = {"res": Size.parse(given["res"]), "settings": parse_settings(method, given["settings"])}
+    cell = Cell(**fields_of(Cell, given) | chosen)
+    check(cell)
     return cell
 
 
-def check_settings(methods: list[str], settings: list[str], plugins: list[Path]) -> None:
+def make_upscaler(given: Mapping[str, Any]) -> UpscalerCell:
+    """The training of an upscaler from the options of a command.
+
+    Raises:
+        ValueError: wrong usage, or an option that only methods have.
+    """
+    from lrbench.cells import Cell, UpscalerCell
+    from lrbench.geometry import Size
+
+    name = given["method"]
+    if given["settings"]:
+        raise ValueError(f"--set {given['settings'][0]}: {name} is an upscaler and has no settings")
+    beside = {f.name for f in dataclasses.fields(Cell)} - {f.name for f in dataclasses.fields(UpscalerCell)}
+    for field in dataclasses.fields(Cell):
+        renamed = ("method", "settings", "sr_scale", "sr_pairs")
+        default = [] if field.name == "pretrained" else field.default
+        if field.name in beside and field.name not in renamed and given.get(field.name, default) != default:
+            option = f"--{field.name.replace('_', '-')} {given[field.name]}"
+            raise ValueError(f"{option}: belongs to the training of methods, {name} is an upscaler")
+    named = {"upscaler": name, "res": Size.parse(given["res"]), "scale": given["sr_scale"], "pairs": given["sr_pairs"]}
+    cell = UpscalerCell(**fields_of(UpscalerCell, given) | named)
+    cell.check()
+    return cell
+
+
+def fields_of(kind: type[Any], given: Mapping[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
+    """Those of a command's options that are fields of a cell, but for some."""
+    return {f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given and f.name not in but}
+
+
+def by_method(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``METHOD=FILE`` texts.
+
+    Raises:
+        ValueError: no equals sign, or an unknown method.
+    """
+    from lrbench.method import method_names
+    from lrbench.structures import unknown
+
+    files = {}
+    for text in texts:
+        method, equals, path = text.partition("=")
+        if not equals:
+            raise ValueError(f"--clean {text}: expected METHOD=FILE, for example hrnet=pose_hrnet_w32_256x192.pth")
+        if method not in method_names():
+            raise ValueError(unknown("method", method, method_names()))
+        files[method] = Path(path)
+    return files
+
+
+def check_settings(methods: Sequence[str], settings: Sequence[str]) -> None:
     """Refuse a setting that none of several methods has.
 
     Raises:
         ValueError: there is one, or a method is unknown.
     """
-    from lrbench.method import load_plugin, setting_names
+    from lrbench.method import setting_names
     from lrbench.structures import unknown
 
-    for path in plugins:
-        load_plugin(path)
     known = sorted({key for name in methods for key in setting_names(name)})
     for text in settings:
         if text.partition("=")[0] not in known:

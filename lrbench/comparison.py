@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lrbench import evaluation, published
-from lrbench.bench import Bench, Cell, MissingWeights, sr_label, start_of
-from lrbench.method import costs, plain, upscaler_costs
+from lrbench.bench import Bench, MissingWeights, sr_label, start_of
+from lrbench.cells import SHARED_ALIGN, Cell
+from lrbench.controls import BICUBIC, SECOND_PRESET, Control, controls, upscalers_of
+from lrbench.geometry import Size
+from lrbench.method import costs, parse_settings, plain, setting_names, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.report import reported
 from lrbench.report.reported import Reported
@@ -28,58 +30,177 @@ class Planned:
         cell: what to measure; None for a row that is only reported.
         beside: the reported row to set beside it; None looks for one.
         reason: why nothing is measured.
+        row: letter of the row in a table with controls, see `lrbench.controls.ROWS`.
     """
 
     cell: Cell | None
     beside: Reported | None = None
     reason: str = ""
+    row: str = ""
 
 
-def plan_table(
-    table: str,
-    make: Callable[[published.Entry, int], Cell],
-    *,
-    methods: Sequence[str] = (),
-    sizes: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
-) -> list[Planned]:
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which rows a comparison has.
+
+    Attributes:
+        methods, sizes, seeds: one row each; without methods or sizes those of a table.
+        upscalers: names or files, ``none`` among them for the method on the small crop. Empty for no upscaler, in a
+            table for its own and the usual ones.
+        poses: see `lrbench.structures.POSES`. Empty for ``sr``, in printed rows of a table for ``clean``.
+        presets: of low-resolution pixels, that of a table's printed rows first. Empty for the cell's, in a table with
+            controls `SECOND_PRESET` as well.
+        controls: add control rows to the printed ones of a table (`lrbench.controls`).
+        settings: ``KEY=VALUE`` texts; each method takes those it has.
+        clean: weights of networks for crops of the enlarged size, by method.
+    """
+
+    methods: Sequence[str] = ()
+    sizes: Sequence[Size] = ()
+    seeds: Sequence[int] = (0,)
+    upscalers: Sequence[str] = ()
+    poses: Sequence[str] = ()
+    presets: Sequence[str] = ()
+    controls: bool = True
+    settings: Sequence[str] = ()
+    clean: Mapping[str, Path] = field(default_factory=dict)
+
+    def apply(self, cell: Cell, method: str, res: Size, settings: Mapping[str, Any] | None = None) -> Cell:
+        """A cell as a row of this method, with what the selection has for it.
+
+        Raises:
+            ValueError: an unknown method, or a setting of the wrong kind.
+        """
+        known = setting_names(method)
+        own = {key: value for key, value in cell.settings.items() if key in known}
+        own |= parse_settings(method, [text for text in self.settings if text.partition("=")[0] in known])
+        own |= settings or {}
+        return replace(cell, method=method, res=res, settings=own, clean=self.clean.get(method, cell.clean))
+
+    def seeded(self, cell: Cell, beside: Reported | None = None, row: str = "") -> list[Planned]:
+        """One row per seed.
+
+        Raises:
+            ValueError: the cell cannot be composed.
+        """
+        check(cell)
+        return [Planned(replace(cell, seed=seed), beside, row=row) for seed in self.seeds]
+
+
+def check(cell: Cell) -> None:
+    """Refuse wrong usage before any work begins.
+
+    Raises:
+        ValueError: there is some.
+    """
+    cell.compose()
+    cell.training_recipe()
+    cell.training_preset()
+    cell.torch_device()
+    if (wanted := cell.upscaler_cell()) is not None:
+        wanted.check()
+
+
+def plan_methods(cell: Cell, selection: Selection) -> list[Planned]:
+    """Every method at every size, behind every upscaler and on all pixels that are asked for.
+
+    Args:
+        cell: what all rows share; its method and size are not read.
+        selection: of the rows.
+
+    Raises:
+        ValueError: wrong usage.
+    """
+    planned: list[Planned] = []
+    for size in selection.sizes:
+        for preset in selection.presets or (cell.lr_preset,):
+            for upscaler in selection.upscalers or (cell.sr,):
+                for pose in (cell.pose,) if upscaler == "none" else selection.poses or (cell.pose,):
+                    row = replace(cell, lr_preset=preset, sr=upscaler, pose=pose)
+                    for name in selection.methods:
+                        planned += selection.seeded(selection.apply(row, name, size))
+    return _on_shared_pixels(planned)
+
+
+def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
     """Rows of a published table as they will be run; rows that cannot be measured here stay, with the reason.
+
+    Rows with an upscaler are followed by their controls.
 
     Args:
         table: its name, for example ``cal/8``.
-        make: makes the cell of a row, given a seed.
-        methods, sizes: only these; empty for all.
-        seeds: one row each.
+        cell: what all rows share; its backbone, where it names one, replaces those of the table; its method and size
+            are not read.
+        selection: of the rows.
 
     Raises:
         ValueError: no such table, or nothing of it is asked for.
     """
-    planned = []
-    for entry in published.entries(table, methods, sizes):
+    printed: list[Planned] = []
+    natives: dict[tuple[Any, ...], list[Planned]] = {}
+    controlled: dict[tuple[Any, ...], list[Planned]] = {}
+    first, *others = selection.presets or (cell.lr_preset, SECOND_PRESET)
+    for entry in published.entries(table, selection.methods, list(map(str, selection.sizes))):
         if not entry.method:
-            planned.append(Planned(None, entry.reported, entry.reason))
+            printed.append(Planned(None, entry.reported, entry.reason))
             continue
         try:
-            planned += [Planned(make(entry, seed), entry.reported) for seed in seeds]
+            row = _of_entry(replace(cell, lr_preset=first), entry, selection)
+            key = (row.method, str(row.settings), row.backbone, row.res)
+            if entry.reported.sr == "none":
+                printed += selection.seeded(row, entry.reported, "A")
+                again = [replace(row, lr_preset=preset) for preset in others]
+                natives[key] = [item for native in again for item in selection.seeded(native, row="F")]
+                continue
+            names = upscalers_of(entry.reported.sr, selection.upscalers, quick=row.recipe_name == "quick")
+            own = names[0] if names else BICUBIC
+            for pose in selection.poses or ("clean",):
+                printed += selection.seeded(replace(row, sr=own, pose=pose), entry.reported, "C")
+            if selection.controls and key not in controlled:
+                rows = controls(names, first, others, published=own)
+                controlled[key] = [item for c in rows for item in selection.seeded(_as(row, c), row=c.row)]
+                ceiling = replace(row, sr=own, pose="clean").clean_cell()
+                controlled[key] += selection.seeded(ceiling, row="H")
         except ValueError as error:  # an upscaler or a size that this version does not have
-            planned.append(Planned(None, entry.reported, str(error)))
-    if not planned:
+            printed.append(Planned(None, entry.reported, str(error)))
+    if not printed:
         raise ValueError(f"table {table} has no row of these methods and sizes; see lrbench ls tables")
-    return planned
+    if not controlled:  # letters only tell controls from what is printed
+        printed = [replace(item, row="") for item in printed]
+    else:
+        controlled = natives | {key: natives.get(key, []) + rows for key, rows in controlled.items()}
+    beside = [item for rows in controlled.values() for item in rows]
+    return _on_shared_pixels([*printed, *sorted(beside, key=_letter)])
 
 
-def on_table_backbone(cell: Cell, entry: published.Entry) -> Cell:
-    """A cell on the backbone it names; where it names none, on that of a table's row or its narrow stand-in.
+def _as(cell: Cell, control: Control) -> Cell:
+    return replace(cell, lr_preset=control.lr_preset, sr=control.sr, pose=control.pose or cell.pose)
 
-    Raises:
-        ValueError: the method cannot take it.
-    """
-    if cell.backbone is None:
-        quick = cell.training_recipe().name == "quick"
-        name = BACKBONES[entry.backbone].narrow if quick else entry.backbone
-        cell = dataclasses.replace(cell, backbone=name)
-    cell.compose()
-    return cell
+
+def _letter(item: Planned) -> str:
+    return item.row
+
+
+def _on_shared_pixels(planned: list[Planned]) -> list[Planned]:
+    """The same rows; where one has an upscaler, all read crops of the alignment that those have."""
+    if not any(item.cell is not None and item.cell.sr != "none" for item in planned):
+        return planned
+    return [
+        item
+        if item.cell is None or item.cell.align is not None
+        else replace(item, cell=replace(item.cell, align=SHARED_ALIGN))
+        for item in planned
+    ]
+
+
+def _of_entry(cell: Cell, entry: published.Entry, selection: Selection) -> Cell:
+    """A cell as the method of a table's row; on that row's backbone or its narrow stand-in, where it names none."""
+    assert entry.reported.size is not None
+    row = selection.apply(cell, entry.method, entry.reported.size, entry.settings)
+    if row.backbone is not None:
+        return row
+    narrow = row.recipe_name == "quick"
+    return replace(row, backbone=BACKBONES[entry.backbone].narrow if narrow else entry.backbone)
 
 
 def run_planned(
@@ -106,7 +227,7 @@ def run_planned(
         ValueError, DataError: weights to begin with cannot be used, which shows before the first row is run.
     """
     for item in planned:
-        if item.cell is not None:
+        if item.cell is not None and not item.cell.continues_clean:
             start_of(item.cell, item.cell.training_recipe(), item.cell.compose())
     rows = []
     for number, item in enumerate(planned, 1):
@@ -116,7 +237,8 @@ def run_planned(
         else:
             if begin is not None:
                 begin(number, item.cell)
-            rows.append(run_row(bench, item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside))
+            row = run_row(bench, item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside)
+            rows.append({**row, "row": item.row})
     cells = [p.cell for p in planned if p.cell is not None]
     return {"protocol": protocol_of(bench, cells) if cells else {}, "rows": rows}
 
@@ -143,7 +265,10 @@ def run_row(
         "method": method.name,
         "backbone": method.backbone,
         "sr": sr_label(method),
+        "pose": "" if method.upscaling is None else method.upscaling.pose,
         "res": str(cell.res),
+        "lr_preset": cell.preset().name,
+        "align": method.frame.align,
         "seed": cell.seed,
         "settings": {key: plain(value) for key, value in cell.settings.items()},
         "notes": [words] if (words := method.rescoring.in_words) else [],
@@ -152,8 +277,8 @@ def run_row(
     row["params"], row["macs"] = (sum(pair) for pair in zip(costs(method), upscaler_costs(method), strict=True))
     record = None
     try:
-        if may_train and cell.weights is None:
-            bench.train(cell)
+        if may_train:
+            bench.prepare(cell)
         record = bench.evaluate(cell, overwrite=overwrite == "always")
         row["status"] = "done"
     except MissingWeights as error:
@@ -163,6 +288,7 @@ def run_row(
     if record is not None:
         row["metrics"] = record.metrics.model_dump()
         row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
+        row["upscaler"] = record.upscaler
         row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
     found, differences = (beside, []) if beside is not None else published.find(method, sr_label(method))
     if found is not None:
@@ -175,8 +301,13 @@ def empty_row() -> dict[str, Any]:
     return {
         "method": "",
         "backbone": "",
+        "row": "",
         "sr": "none",
+        "pose": "",
+        "upscaler": None,
         "res": "",
+        "lr_preset": "",
+        "align": "",
         "seed": None,
         "settings": {},
         "status": "missing",
@@ -222,6 +353,9 @@ def protocol_of(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
         "flip": cell.flip,
         "lr_preset": cell.preset().name,
         "severity": cell.preset().severity or None,
+        "degrade_train": cell.degrade_train,
+        "sr_boundary": cell.sr_boundary,
+        "sr_map": cell.sr_map,
         "degradation": dataset.source or None,
         "recipe": recipe.name,
         "recipe_numbers": plain(recipe),

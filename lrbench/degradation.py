@@ -148,7 +148,45 @@ class Preset:
     def plain(self) -> dict[str, Any]:
         """The preset as JSON for records and manifests: name, severity if there are any, every number."""
         graded = {"severity": self.severity} if self.severity else {}
-        return {"name": self.name, **graded, "sampling": type(self.sampling).__name__, **vars(self.sampling)}
+        numbers = {key: _plain(value) for key, value in vars(self.sampling).items()}
+        return {"name": self.name, **graded, "sampling": type(self.sampling).__name__, **numbers}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One of several presets for every picture, drawn with equal chance: for training, never for scoring.
+
+    Attributes:
+        parts: the presets; one that is named twice is drawn twice as often.
+    """
+
+    parts: tuple[Preset, ...]
+
+    @classmethod
+    def of(cls, plain: Preset, scored: Preset) -> Preset:
+        """Half plain, half as scored; of a preset with severities, all of them alike."""
+        hard: tuple[Preset, ...] = (scored,)
+        if scored.severity:
+            from lrbench.corruptions.corruption import SEVERITIES
+
+            hard = tuple(load_preset(scored.name, severity) for severity in SEVERITIES)
+        parts = (plain,) * len(hard) + hard
+        return Preset(name=f"mix-{scored.name}", summary="half plain", sampling=cls(parts), random=True)
+
+    def crop(self, image: Pixels, matrix: Float, size: Size, rng: np.random.Generator) -> Pixels:
+        """See `Sampling`."""
+        return self._drawn(rng).sampling.crop(image, matrix, size, rng)
+
+    def shrink(self, image: Pixels, size: Size, rng: np.random.Generator) -> Pixels:
+        """See `Sampling`."""
+        return self._drawn(rng).sampling.shrink(image, size, rng)
+
+    def _drawn(self, rng: np.random.Generator) -> Preset:
+        return self.parts[int(rng.integers(len(self.parts)))]
+
+
+def _plain(value: Any) -> Any:
+    return [part.plain for part in value] if isinstance(value, tuple) and isinstance(value[0], Preset) else value
 
 
 PRESETS: dict[str, Preset] = {

@@ -60,9 +60,10 @@ class Update:
 
     Attributes:
         parameters: that it moves.
+        partners: that it moves `partner_rate` times as fast.
         terms: (batch, share of the run that is done, from 0 to 1) -> named terms of the loss, to be added.
         rate: learning rate of a step, counted over the whole run.
-        name: tells several updates of one course apart in ``metrics.jsonl``.
+        name: tells several updates of one course apart in ``metrics.jsonl``; empty for the one whose loss is reported.
         betas: of Adam.
         weight_decay: decoupled from the gradient (AdamW).
         loss_scale: the loss is multiplied by this before the backward pass.
@@ -73,6 +74,8 @@ class Update:
     terms: Callable[[Any, float], Mapping[str, Tensor]]
     rate: Callable[[int], float]
     name: str = ""
+    partners: Sequence[nn.Parameter] = ()
+    partner_rate: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     loss_scale: float = 1.0
@@ -150,12 +153,7 @@ def fit(
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     state = _restored(run, course.networks)
     updates = course.setup(fabric)
-    plain = [
-        torch.optim.AdamW(u.parameters, lr=1e-3, betas=u.betas, weight_decay=u.weight_decay, fused=True)
-        if u.weight_decay
-        else torch.optim.Adam(u.parameters, lr=1e-3, betas=u.betas, fused=True)
-        for u in updates
-    ]
+    plain = [_optimizer(update) for update in updates]
     for optimizer, saved in zip(plain, state["optimizers"] if state else [], strict=False):
         optimizer.load_state_dict(saved)
     optimizers = [fabric.setup_optimizers(optimizer) for optimizer in plain]
@@ -226,7 +224,7 @@ def _epoch(
         moved = type(loaded)(*(field.to(fabric.device) for field in loaded))
         for update, optimizer in updates:
             for group in optimizer.param_groups:
-                group["lr"] = update.rate(step)
+                group["lr"] = update.rate(step) * group["pace"]
             terms = update.terms(moved, step / total)
             loss = sum(terms.values(), torch.zeros((), device=fabric.device))
             if not torch.isfinite(loss):
@@ -237,7 +235,7 @@ def _epoch(
             optimizer.zero_grad()
             fabric.backward(loss * update.loss_scale)
             if update.clip is not None:
-                nn.utils.clip_grad_norm_(update.parameters, update.clip)
+                nn.utils.clip_grad_norm_([*update.parameters, *update.partners], update.clip)
             optimizer.step()
             for name, term in {"loss": loss, **terms}.items():
                 key = f"{update.name} {name}".lstrip()
@@ -252,11 +250,20 @@ def _epoch(
     seconds = time.perf_counter() - begin
     return {
         **{name: value / steps for name, value in sums.items()},
-        "learning_rate": updates[0][0].rate(step),
+        "learning_rate": next(update.rate(step) for update, _ in updates if not update.name),
         "seconds": seconds,
         "images_per_second": steps * batch / seconds,
         "data_wait": waited / seconds,
     }
+
+
+def _optimizer(update: Update) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": update.parameters, "pace": 1.0}]
+    if update.partners:
+        groups.append({"params": update.partners, "pace": update.partner_rate})
+    if update.weight_decay:
+        return torch.optim.AdamW(groups, lr=1e-3, betas=update.betas, weight_decay=update.weight_decay, fused=True)
+    return torch.optim.Adam(groups, lr=1e-3, betas=update.betas, fused=True)
 
 
 def _restored(run: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any] | None:

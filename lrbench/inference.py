@@ -28,11 +28,15 @@ def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor) 
 
     An upscaler in front runs once, and its picture is mirrored: it need not answer a mirrored crop with a mirror image.
     """
-    seen = model.prepare(pixels)
+    return flip_test_of(model, codec, model.prepare(pixels))
+
+
+def flip_test_of(model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor) -> Any:
+    """The same of prepared pixels (`PoseNetwork.prepare`)."""
     both = model.read(torch.cat([seen, seen.flip(-1)]))
-    n = len(pixels)
+    n = len(seen)
     plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
-    return codec.average(plain, codec.unflip(mirrored, mirror_index(pixels.device)))
+    return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device)))
 
 
 @torch.inference_mode()
@@ -45,6 +49,7 @@ def predict(
     batch: int = 128,
     workers: int = 2,
     device: torch.device | str = "cpu",
+    enlarged: list[torch.Tensor] | None = None,
     progress: Progress = silent,
 ) -> Predictions:
     """Estimate the keypoints of persons, in float32 whatever the training precision was.
@@ -57,19 +62,26 @@ def predict(
         batch: persons per forward pass.
         workers: threads that cut crops.
         device: where the model runs.
+        enlarged: what the upscaler in front makes of each batch of these crops, uint8; an empty list is filled, a full
+            one is used instead of the upscaler. None keeps nothing.
         progress: called per batch.
     """
     model = model.to(device).eval()
     persons, total, done, start = crops.persons, len(crops.persons), 0, time.perf_counter()
     keypoints = np.zeros((total, persons.keypoints.shape[1], 3))
-    for loaded in crops.batches(batch, workers):
-        pixels = loaded.pixels.to(device).float().div_(255)
-        prediction = flip_test(model, method.codec, pixels) if flip else model(pixels)
+    for number, loaded in enumerate(crops.batches(batch, workers)):
+        if enlarged is not None and number < len(enlarged):
+            seen = enlarged[number].to(device).float().div_(255)
+        else:
+            seen = model.prepare(loaded.pixels.to(device).float().div_(255))
+            if enlarged is not None:
+                enlarged.append((255 * seen).round().to(torch.uint8).cpu())
+        prediction = flip_test_of(model, method.codec, seen) if flip else model.read(seen)
         decoded = method.codec.decode(prediction)
-        rows = slice(done, done + len(pixels))
+        rows = slice(done, done + len(seen))
         keypoints[rows, :, :2] = decoded.xy.cpu().numpy()
         keypoints[rows, :, 2] = decoded.score.cpu().numpy()
-        done += len(pixels)
+        done += len(seen)
         progress("predict", done, total, f"{done / (time.perf_counter() - start):.0f} images/s")
     return to_image(crops, keypoints)
 

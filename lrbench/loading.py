@@ -36,6 +36,7 @@ class Crops:
         frame: size and alignment.
         preset: how low-resolution pixels are made.
         seed: of presets that draw, for crops that are not augmented.
+        kept: crops that are not augmented, by row, to be cut once; None cuts them whenever they are asked for.
     """
 
     store: ImageStore
@@ -43,6 +44,7 @@ class Crops:
     frame: Frame
     preset: Preset
     seed: int = 0
+    kept: dict[int, Pixels] | None = None
 
     def view(self, row: int, augmentation: Augmentation | None, rng: np.random.Generator | None) -> View:
         """Where the crop of a person lies; augmented where an augmentation and its generator are given."""
@@ -92,8 +94,16 @@ class Crops:
 
     def pixels(self, row: int, matrix: Float, rng: np.random.Generator | None = None) -> Pixels:
         """The crop (h, w, 3) uint8 of a person's picture under a map picture px -> crop px; `rng` as in `sample`."""
-        if rng is None and self.preset.random:
-            rng = np.random.default_rng(self._seed_of(row))
+        if rng is not None:
+            return self._cut(row, matrix, rng)
+        if self.kept is not None and row in self.kept:
+            return self.kept[row]
+        pixels = self._cut(row, matrix, np.random.default_rng(self._seed_of(row)) if self.preset.random else None)
+        if self.kept is not None:
+            self.kept[row] = pixels
+        return pixels
+
+    def _cut(self, row: int, matrix: Float, rng: np.random.Generator | None) -> Pixels:
         return crop(self.store[int(self.persons.image[row])], matrix, self.frame.size, self.preset, rng)
 
     def _seed_of(self, row: int) -> int:

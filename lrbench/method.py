@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from lrbench.geometry import Frame, Size, enlarged_size
+from lrbench.geometry import Alignment, Frame, Size, enlarged_size
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
 from lrbench.structures import Batch, Keypoints, Rescoring, unknown
@@ -46,6 +46,9 @@ class Codec(Protocol[P]):
     def average(self, plain: P, unflipped: P) -> P:
         """The flip test's mean of two predictions of the same crops; papers differ in what they average."""
 
+
+BESIDE: Mapping[str, Any] = {"beside": True}
+"""Metadata of fields that `describe` leaves out: where something lies, not what it is."""
 
 Loss = Callable[..., Mapping[str, Tensor]]
 """(prediction, ideal, weight (B, K)) -> named terms; the training loop adds them."""
@@ -183,11 +186,9 @@ def load_method(
     name: str,
     size: Size | tuple[int, int] = (64, 48),
     backbone: str | None = None,
-    sr: str | None = None,
+    sr: Any = None,
     *,
-    sr_scale: int = 4,
-    sr_boundary: str = "u8",
-    sr_map: str = "composed",
+    align: Alignment | None = None,
     **settings: Any,
 ) -> Method[Any]:
     """Compose a method.
@@ -196,9 +197,10 @@ def load_method(
         name: one of `method_names`.
         size: height and width of the crop, px.
         backbone: one of `BACKBONES`; None for the paper's, HRNet-W32 for most.
-        sr: upscaler in front of the network, a name or a file of weights; None for none. The network then takes crops
-            `sr_scale` times as large as `size`.
-        sr_scale, sr_boundary, sr_map: see `lrbench.upscaling.Upscaling`.
+        sr: upscaler in front of the network: a name, a file of weights, or an `lrbench.upscaling.Upscaling`; None for
+            none. The network then takes crops enlarged by its scale, 4 unless it says otherwise.
+        align: rule of the crop; None for the method's own. Keypoints of any crop are px of it, so the method reads
+            crops of another rule as exactly as its own.
         settings: arguments of the method's `build`.
 
     Raises:
@@ -217,16 +219,19 @@ def load_method(
             raise ValueError(unknown(f"setting of {name}", key, allowed))
     choice = None
     if sr not in (None, "", "none"):
-        from lrbench.upscaling import upscaling  # it builds on this module
+        from lrbench.upscaling import Upscaling, upscaling  # it builds on this module
 
-        choice = upscaling(str(sr), sr_scale, sr_boundary, sr_map)
+        choice = sr if isinstance(sr, Upscaling) else upscaling(str(sr))
     large = size if choice is None else enlarged_size(size, choice.scale)
     arguments = {"size": large, **({"backbone": backbone} if takes_backbone else {}), **settings}
     method = module.build(**arguments)
-    if choice is not None:
+    frame = Frame(size, align or method.frame.align)
+    if choice is None:
+        method = dataclasses.replace(method, frame=frame)
+    else:
         from lrbench.upscaling import before
 
-        method = before(method, Frame(size, method.frame.align), choice)
+        method = before(method, frame, choice)
     resolved = {k: settings.get(k, parameters[k].default) for k in allowed} | dict(method.settings)
     return typing.cast(
         Method[Any],
@@ -371,7 +376,7 @@ def plain(value: Any) -> Any:
         arguments = {k: plain(v) for k, v in value.keywords.items()}
         return {"function": plain(value.func), **({"positional": plain(value.args)} if value.args else {}), **arguments}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.metadata != BESIDE}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from lrbench.bench import Bench, Cell, provenance
+from lrbench.bench import Bench, provenance
+from lrbench.cells import Cell
 from lrbench.console import Reporter
 from lrbench.degradation import load_preset
 from lrbench.geometry import Size

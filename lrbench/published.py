@@ -70,18 +70,6 @@ def backbone_of(label: str) -> str | None:
     return next((name for name in BACKBONES if _plain(name) == _plain(label)), None)
 
 
-def upscaler_of(label: str, given: str = "none") -> str:
-    """What stands in front of the network in a row that papers print with an upscaler, for example ``SPSR x4``.
-
-    Args:
-        label: as printed; ``none`` for rows without.
-        given: the user's choice for rows with one; ``none`` for the upscaler of that name.
-    """
-    if label == "none":
-        return "none"
-    return label.split()[0].casefold() if given == "none" else given
-
-
 def find(method: Method[Any], sr: str = "none") -> tuple[Reported | None, list[str]]:
     """What is reported for a method, and in which settings it differs from that, in words.
 

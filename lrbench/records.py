@@ -45,6 +45,7 @@ class MethodCall(_Part):
         name: of the method; ``predictions`` for a result file of another tool.
         backbone: empty for methods without a network.
         sr: upscaler in front of the network, ``none`` for none.
+        pose: what the network behind an upscaler was trained on, see `lrbench.structures.POSES`; empty without one.
         res: ``HxW`` of the crop; empty for a result file.
         settings: arguments of the method's `build`, resolved.
     """
@@ -52,6 +53,7 @@ class MethodCall(_Part):
     name: str
     backbone: str
     sr: str
+    pose: str = ""
     res: str
     settings: dict[str, Any]
 
@@ -175,6 +177,7 @@ class Record(_Part):
         key: hash of everything that decides the number (`key_of`).
         status: ``done`` or ``failed``.
         reason: of a failure.
+        upscaler: how the upscaler in front was trained, and its quality; None where no run of ours made it.
         keypoint_ap: AP with one keypoint's OKS alone, by name of the keypoint.
         ci95: 95 % intervals by metric; empty where not computed.
     """
@@ -185,6 +188,7 @@ class Record(_Part):
     reason: str = ""
     call: MethodCall
     training: Training | None
+    upscaler: dict[str, Any] | None = None
     protocol: Protocol
     metrics: Metrics
     keypoint_ap: dict[str, float | None] = {}

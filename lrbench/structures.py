@@ -154,6 +154,16 @@ class Rescoring:
         return ""
 
 
+POSES = {
+    "clean": "trained on crops of the enlarged size, cut from the photograph",
+    "up": "trained on small crops enlarged by bicubic interpolation",
+    "sr": "trained on what this upscaler makes",
+    "mix": "trained on a third of each",
+    "joint": "trained together with the upscaler, by pose and picture",
+    "tdp": "trained in turns with the upscaler, pictures compared by the pose network's features",
+}
+"""Choices of what the pose network behind an upscaler is trained on."""
+
 T = TypeVar("T", bound=tuple[Any, ...])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from lrbench.datasets.images import DataError
 from lrbench.geometry import CoordinateMap, Frame, enlargement, invert
-from lrbench.method import Codec, Method
+from lrbench.method import BESIDE, Codec, Method
 from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.released import load_upscaler
 from lrbench.models.upscalers.upscaler import Upscaler
-from lrbench.structures import Keypoints, unknown
+from lrbench.structures import POSES, Keypoints, unknown
+from lrbench.weights import read_weights, stated
 
 P = TypeVar("P")
 
@@ -37,11 +38,13 @@ class Upscaling:
     """What stands in front of a pose network.
 
     Attributes:
-        upscaler: a name of `lrbench.models.upscalers.UPSCALERS` without parameters, or a file of weights.
-        sha256: of that file; empty for a name.
+        upscaler: a name of `lrbench.models.upscalers.UPSCALERS`, or that of a file.
+        sha256: of its weights; empty for upscalers without, and for one that is still to be trained.
         scale: whole factor.
         boundary: see `Boundary`.
         mapping: see `lrbench.geometry.CoordinateMap`.
+        pose: what the pose network was trained on, see `lrbench.structures.POSES`.
+        weights: where they lie; None for upscalers without, and for one that is still to be trained.
     """
 
     upscaler: str
@@ -49,41 +52,63 @@ class Upscaling:
     scale: int = 4
     boundary: Boundary = "u8"
     mapping: CoordinateMap = "composed"
+    pose: str = "sr"
+    weights: Path | None = field(default=None, metadata=BESIDE)
 
     @property
     def label(self) -> str:
-        """For tables: ``bicubic x4``, or the file's name."""
-        return f"{Path(self.upscaler).stem if self.sha256 else self.upscaler} x{self.scale}"
+        """For tables: ``bicubic x4``."""
+        return f"{self.upscaler} x{self.scale}"
+
+    @property
+    def untrained(self) -> bool:
+        """It has to be trained before it can be used."""
+        return self.weights is None and UPSCALERS[self.upscaler].learned
 
 
-def upscaling(upscaler: str, scale: int = 4, boundary: str = "u8", mapping: str = "composed") -> Upscaling:
+def upscaling(
+    upscaler: str,
+    scale: int = 4,
+    boundary: str = "u8",
+    mapping: str = "composed",
+    pose: str = "sr",
+    weights: Path | None = None,
+) -> Upscaling:
     """Check a choice of upscaler.
 
     Args:
         upscaler: a name, or a file of weights.
-        scale, boundary, mapping: see `Upscaling`.
+        scale, boundary, mapping, pose: see `Upscaling`.
+        weights: of the name; None for an upscaler that has none, or is still to be trained.
 
     Raises:
-        ValueError: an unknown name, one that needs weights, or a scale it cannot have.
+        ValueError: an unknown name, or a scale it cannot have.
         DataError: the file cannot be read.
     """
     if boundary not in ("u8", "float") or mapping not in ("composed", "naive"):
         raise ValueError(f"upscaling boundary={boundary} map={mapping}: expected u8 or float, composed or naive")
-    spec, path, digest = UPSCALERS.get(upscaler), Path(upscaler), ""
+    if pose not in POSES:
+        raise ValueError(unknown("choice of pose", pose, POSES))
+    spec, name = UPSCALERS.get(upscaler), upscaler
     if spec is None:
-        if not path.is_file():
+        weights = Path(upscaler)
+        if not weights.is_file():
             raise ValueError(f"{unknown('upscaler', upscaler, UPSCALERS)} (or give a file of weights)")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    elif spec.learned:
-        raise ValueError(f"upscaler {upscaler} has to be trained; give a file of its weights: --sr FILE")
+        name = str(stated(weights).get("upscaler") or weights.stem)
     elif scale not in spec.scales:
         raise ValueError(f"upscaler {upscaler}: scale {scale}; choose one of {', '.join(map(str, spec.scales))}")
+    if name == "bicubic" and pose == "sr":
+        pose = "up"  # the same thing
+    if pose in ("joint", "tdp") and spec is not None and not spec.learned:
+        raise ValueError(f"upscaler {upscaler} with pose={pose}: it has nothing to train; choose clean, up, sr or mix")
     return Upscaling(
-        upscaler=upscaler,
-        sha256=digest,
+        upscaler=name,
+        sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
         scale=scale,
         boundary=cast(Boundary, boundary),
         mapping=cast(CoordinateMap, mapping),
+        pose=pose,
+        weights=weights,
     )
 
 
@@ -141,7 +166,7 @@ class EnlargedCodec(Generic[P]):
 
 
 class Front(nn.Module):
-    """A frozen upscaler, always in eval mode, and the pixels a file would hold.
+    """An upscaler, always in eval mode and without gradients, and the pixels a file would hold.
 
     Args:
         upscaler: RGB in [0, 1] in and out.
@@ -150,7 +175,7 @@ class Front(nn.Module):
 
     def __init__(self, upscaler: Upscaler, boundary: Boundary) -> None:
         super().__init__()
-        self.upscaler = upscaler.requires_grad_(False).eval()
+        self.upscaler = upscaler.eval()
         self.boundary = boundary
 
     def train(self, mode: bool = True) -> Front:
@@ -162,7 +187,7 @@ class Front(nn.Module):
         """(B, 3, h, w) -> (B, 3, scale h, scale w), RGB in [0, 1]."""
         with torch.no_grad():
             picture: Tensor = self.upscaler(pixels).float().clamp(0, 1)
-            return (255 * picture).round() / 255 if self.boundary == "u8" else picture
+            return picture.mul_(255).round_().div_(255) if self.boundary == "u8" else picture
 
 
 def enlarging_network(pose: Callable[[], PoseNetwork[Any]], choice: Upscaling) -> PoseNetwork[Any]:
@@ -172,9 +197,26 @@ def enlarging_network(pose: Callable[[], PoseNetwork[Any]], choice: Upscaling) -
         DataError: the upscaler's file cannot be opened, or has another scale.
     """
     model = pose()
-    spec = UPSCALERS.get(choice.upscaler)
-    upscaler = spec.build(choice.scale) if spec else load_upscaler(Path(choice.upscaler))
+    upscaler = open_upscaler(choice.weights) if choice.weights else UPSCALERS[choice.upscaler].build(choice.scale)
     if upscaler.scale != choice.scale:
-        raise DataError(f"upscaler {choice.upscaler}: enlarges {upscaler.scale} times, asked for {choice.scale}")
-    model.front = Front(upscaler, choice.boundary)
+        raise DataError(f"upscaler {choice.weights}: enlarges {upscaler.scale} times, asked for {choice.scale}")
+    model.front = Front(upscaler.requires_grad_(False), choice.boundary)
     return model
+
+
+def open_upscaler(path: Path) -> Upscaler:
+    """An upscaler from a file: of one of our runs, of a published network, or of one that spandrel knows.
+
+    Raises:
+        DataError: not a file of tensors; no network has these layers; or spandrel is needed and cannot be had.
+    """
+    about = stated(path)
+    if about.get("upscaler") not in UPSCALERS:
+        return load_upscaler(path)
+    # details of our own runs are added to another picture than those of released networks
+    upscaler = UPSCALERS[about["upscaler"]].build(int(about["scale"]), about["residual"])
+    try:
+        upscaler.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise DataError(f"weights {path}: not those of {about['upscaler']} ({str(error).splitlines()[0]})") from None
+    return upscaler.eval()

@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -184,15 +185,21 @@ def fits(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     return not (fit.reshaped or fit.missing or _unread(network, fit))
 
 
-def stated_size(path: Path) -> str | None:
-    """The crop's size ``HxW`` that a file of weights states: in what our runs write into it, or else in its name."""
+def stated(path: Path) -> dict[str, Any]:
+    """What our runs write into a file of weights: what they are of; empty for other files."""
     if path.suffix == ".safetensors" and path.is_file():
         from safetensors import SafetensorError, safe_open
 
         with suppress(SafetensorError, OSError, ValueError), safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("lrbench", "{}"))
-            if "res" in about:
-                return str(about["res"])
+            return about if isinstance(about, dict) else {}
+    return {}
+
+
+def stated_size(path: Path) -> str | None:
+    """The crop's size ``HxW`` that a file of weights states: in what our runs write into it, or else in its name."""
+    if size := stated(path).get("res"):
+        return str(size)
     named = re.search(r"(?<!\d)(\d{2,3}x\d{2,3})(?!\d)", path.stem)
     return named[1] if named else None
 

@@ -144,7 +144,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with hrnet (one epoch) and meanpose trained on the tiny dataset."""
-    from lrbench.bench import Bench, Cell
+    from lrbench.bench import Bench
+    from lrbench.cells import Cell
     from lrbench.geometry import Size
 
     runs = tmp_path_factory.mktemp("runs")

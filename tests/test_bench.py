@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lrbench import evaluation
-from lrbench.bench import Bench, Cell, MissingWeights, check_writable, evaluate_predictions, run_folder
+from lrbench.bench import Bench, MissingWeights, check_writable, evaluate_predictions, run_folder
+from lrbench.cells import Cell
 from lrbench.comparison import protocol_of, run_row
 from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
@@ -130,7 +131,7 @@ def test_record_says_what_was_done(tiny_data, trained, tmp_path):
     assert record.provenance.seed == 0
     assert record.provenance.versions["torch"] == torch.__version__ or record.provenance.versions["torch"]
     assert record.call.model_dump() | {"settings": {}} == {
-        "name": "hrnet", "backbone": "hrnet_w16", "sr": "none", "res": "64x48", "settings": {}
+        "name": "hrnet", "backbone": "hrnet_w16", "sr": "none", "pose": "", "res": "64x48", "settings": {}
     }  # fmt: skip
     assert record.training is not None
     assert (record.training.recipe, record.training.epochs, record.training.batch) == ("quick", 1, 4)

@@ -172,7 +172,7 @@ def test_loss_that_is_no_number_stops_the_run(tiny_data, tmp_path):
         fit(tiny_data, run, broken)
     assert len(lines(run)) == 1
     state = torch.load(run / "state.pt", weights_only=True)
-    assert all(torch.isfinite(v).all() for v in state["network"].values() if v.is_floating_point())
+    assert all(torch.isfinite(v).all() for v in state["networks"]["pose"].values() if v.is_floating_point())
     assert fit(tiny_data, run).epochs == 3  # continues with a loss that works
 
 

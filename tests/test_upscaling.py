@@ -14,6 +14,7 @@ from lrbench.inference import flip_test
 from lrbench.method import costs, describe, load_method, upscaler_costs
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.structures import KEYPOINTS
+from lrbench.upscaling import upscaling
 
 SMALL = Size(64, 48)
 
@@ -45,7 +46,7 @@ def test_naive_is_off_by_what_the_frames_say(align, left, right):
 
 
 def test_a_blob_stays_where_it_was():
-    method = load_method("hrnet", SMALL, "hrnet_w16", "bicubic", sr_boundary="float")
+    method = load_method("hrnet", SMALL, "hrnet_w16", upscaling("bicubic", boundary="float"))
     x, y = np.meshgrid(np.arange(48), np.arange(64))
     for center in ((20.3, 31.8), (24.0, 40.5)):
         blob = np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * 2.5**2))
@@ -60,7 +61,7 @@ def test_a_blob_stays_where_it_was():
 @pytest.mark.parametrize("name", ["hrnet", "udp", "simcc", "integral", "rle", "srpose"])
 @pytest.mark.parametrize("rule", ["composed", "naive"])
 def test_round_trip_in_px_of_the_small_crop(name, rule):
-    codec = load_method(name, SMALL, "hrnet_w16", "bicubic", sr_map=rule).codec
+    codec = load_method(name, SMALL, "hrnet_w16", upscaling("bicubic", mapping=rule)).codec
     generator = torch.Generator().manual_seed(0)
     xy = 6 + torch.rand(8, len(KEYPOINTS), 2, generator=generator) * torch.tensor([35.0, 51.0])
     ideal, weight = codec.encode(xy, torch.ones(8, len(KEYPOINTS)))
@@ -87,7 +88,7 @@ def test_the_upscaler_runs_once_and_its_picture_is_mirrored(weights):
 def test_pixels_between_are_those_of_a_file():
     pixels = torch.rand(1, 3, 64, 48)
     rounded, plain = (
-        load_method("hrnet", SMALL, "hrnet_w16", "lanczos", sr_boundary=b).build_model().prepare(pixels)
+        load_method("hrnet", SMALL, "hrnet_w16", upscaling("lanczos", boundary=b)).build_model().prepare(pixels)
         for b in ("u8", "float")
     )
     assert torch.equal((255 * rounded).round() / 255, rounded)
@@ -140,6 +141,6 @@ def test_refusals(cli, words, code, message):
 
 
 def test_a_file_of_another_scale_is_refused(weights):
-    method = load_method("hrnet", Size(128, 96), "hrnet_w16", str(weights), sr_scale=2)
+    method = load_method("hrnet", Size(128, 96), "hrnet_w16", upscaling(str(weights), 2))
     with pytest.raises(ValueError, match="enlarges 4 times, asked for 2"):
         method.build_model()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import lrbench.bench
 import lrbench.weights
-from lrbench.bench import Bench, Cell
+from lrbench.bench import Bench
+from lrbench.cells import Cell
 from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.method import load_method, method_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -91,3 +92,21 @@ def _idea(row: dict[str, Any]) -> str:
 def _amount(count: int | None, unit: float) -> str:
     """A count in a unit, with three digits or two decimals; "-" for none."""
     return "-" if count is None else f"{count / unit:.{1 if count >= 10 * unit else 2}f}"
+
+
+def quality_table(name: str, quality: Mapping[str, Any]) -> Table:
+    """How close an upscaler's pictures are, beside bicubic interpolation's.
+
+    Args:
+        name: of the upscaler.
+        quality: as `lrbench.bench.Bench.train_upscaler` returns it.
+    """
+    table = Table(
+        title=f"{quality['persons']} persons of the training split, held out; luma of 8-bit crops, border 4 px"
+    )
+    table.add_column("Upscaler")
+    for label in ("PSNR (dB)", "SSIM", "gradient L1"):
+        table.add_column(label, justify="right")
+    for label, scores in ((name, quality), ("bicubic", quality["bicubic"])):
+        table.add_row(label, f"{scores['psnr']:.2f}", f"{scores['ssim']:.4f}", f"{scores['gradient_l1']:.5f}")
+    return table

@@ -18,7 +18,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lrbench.controls import ROWS
+from lrbench.degradation import load_preset
 from lrbench.report.reported import data_in_words, degradation_in_words
+from lrbench.structures import POSES
 
 ABSENT = "-"
 """Printed for what was not measured or not reported; never 0 or -1."""
@@ -197,20 +200,74 @@ def protocol_in_words(protocol: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was chosen in rows with an upscaler, a line each; empty where there are none.
+
+    Args:
+        protocol: read are ``sr_boundary`` and ``sr_map``.
+        rows: as in `compare_table`.
+    """
+    enlarged = [row for row in rows if row.get("pose")]
+    if not enlarged:
+        return []
+    lines = []
+    letters_used = [letter for letter in ROWS if letter in {row.get("row") for row in rows}]
+    if letters_used:
+        lines.append("Rows: " + "; ".join(f"{letter} {ROWS[letter]}" for letter in letters_used) + ".")
+    presets = {name: load_preset(name).summary for name in _distinct(row.get("lr_preset") for row in rows)}
+    cut = " or ".join(_distinct(row.get("align") for row in enlarged))
+    made = "; ".join(f"{name}: {summary}" for name, summary in presets.items())
+    lines.append(f"Pixels: made once per person and read by every row, crops aligned by the rule {cut}; {made}.")
+    poses = [pose for pose in POSES if pose in {row.get("pose") for row in enlarged}]
+    lines.append("Pose networks: " + "; ".join(f"{pose} {POSES[pose]}" for pose in poses) + ".")
+    between = {"u8": "8-bit pixels between upscaler and network", "float": "float pixels in between"}
+    back = {"composed": "coordinates mapped back exactly", "naive": "coordinates mapped back as if crops were native"}
+    lines.append(
+        f"{between.get(str(protocol.get('sr_boundary')), '')}; {back.get(str(protocol.get('sr_map')), '')}; "
+        "Params and GMACs are those of upscaler and pose network together."
+    )
+    for label, facts in {str(row["sr"]): row.get("upscaler") for row in enlarged}.items():
+        if facts:
+            lines.append(f"{label}: {upscaler_in_words(facts)}.")
+    return lines
+
+
+def upscaler_in_words(facts: Mapping[str, Any]) -> str:
+    """How an upscaler was trained, and how close its pictures are."""
+    trained = f"{facts['epochs']} epochs of {facts['persons']} persons of {facts['data']}, {facts['pairs']} pairs"
+    judged = ", perceptual loss" if facts.get("features") else ""
+    quality = facts.get("quality")
+    if not quality:
+        return f"{trained}{judged}"
+    gain = quality["psnr"] - quality["bicubic"]["psnr"]
+    return f"{trained}{judged}; PSNR {quality['psnr']:.2f} dB, {gain:+.2f} to bicubic, on {quality['persons']} others"
+
+
 def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sheet:
     persons = _distinct(row.get("n_persons") for row in rows if row.get("metrics"))
     sizes = _distinct(row.get("res") for row in rows)
     seeds = _distinct(row.get("seed") for row in rows)
     upscalers = _distinct(row.get("sr") for row in rows)
+    pixels = _distinct(row.get("lr_preset") for row in rows)
+    poses = _distinct(row.get("pose") for row in rows)
+    if len(pixels) > 1:  # a column says which row has which
+        protocol = {key: value for key, value in protocol.items() if key not in ("lr_preset", "severity")}
     sheet = Sheet(_title(protocol, persons, sizes, seeds, upscalers))
 
+    if any(row.get("row") for row in rows):
+        sheet.columns.append(Column("Row", [str(row.get("row") or "") for row in rows], left=True))
+        sheet.breaks = {i for i in range(len(rows) - 1) if rows[i].get("row") != rows[i + 1].get("row")}
     sheet.columns.append(Column("Method", [_method(sheet, row, persons) for row in rows], left=True))
     sheet.columns.append(Column("Backbone", [row.get("backbone") or ABSENT for row in rows], left=True))
     if len(sizes) > 1:
         sheet.columns.append(Column("Size", [row.get("res") or ABSENT for row in rows], left=True))
-        sheet.breaks = {i for i in range(len(rows) - 1) if rows[i].get("res") != rows[i + 1].get("res")}
+        sheet.breaks |= {i for i in range(len(rows) - 1) if rows[i].get("res") != rows[i + 1].get("res")}
+    if len(pixels) > 1:
+        sheet.columns.append(Column("Pixels", [row.get("lr_preset") or ABSENT for row in rows], left=True))
     if len(upscalers) > 1:
         sheet.columns.append(Column("Upscaler", [row.get("sr") or "none" for row in rows], left=True))
+    if poses:
+        sheet.columns.append(Column("Pose", [row.get("pose") or "" for row in rows], left=True))
     if len(seeds) > 1:
         given = [row.get("seed") for row in rows]
         sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
@@ -221,6 +278,7 @@ def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sh
     if any((row.get("ci95") or {}).get("ap") for row in rows):
         sheet.columns.append(Column("AP 95% CI", [_interval(row) for row in rows]))
     _add_reported(sheet, rows)
+    sheet.captions += upscaling_in_words(protocol, rows)
     return sheet
 
 

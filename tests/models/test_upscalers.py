@@ -24,13 +24,26 @@ from lrbench.models.network import count_macs, count_parameters
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.compact import ESPCN, FSRCNN, SRVGG
 from lrbench.models.upscalers.edsr import edsr, rcan
-from lrbench.models.upscalers.gradients import gradient_map, psnr_loss
+from lrbench.models.upscalers.gradients import (
+    RELEASED_ADVERSARIAL_WEIGHT,
+    RELEASED_FEATURE_WEIGHT,
+    gradient_map,
+    psnr_loss,
+    released_loss,
+)
 from lrbench.models.upscalers.natsr import NatSR
 from lrbench.models.upscalers.released import INSTALL, identify, load_upscaler, load_with_spandrel, recognise
 from lrbench.models.upscalers.resampling import enlarged
-from lrbench.models.upscalers.rrdb import INITIAL, DenseBlock, RRDBNet
+from lrbench.models.upscalers.rrdb import INITIAL, RRDB, DenseBlock, RRDBNet
 from lrbench.models.upscalers.span import SPAN
-from lrbench.models.upscalers.spsr import SPSR, TAPS, StructuredPicture, structure_loss
+from lrbench.models.upscalers.spsr import (
+    RELEASED_GRADIENT_ADVERSARIAL_WEIGHT,
+    SPSR,
+    TAPS,
+    StructuredPicture,
+    released_structure_loss,
+    structure_loss,
+)
 from lrbench.models.upscalers.srresnet import MSRResNet, SRResNet
 from lrbench.models.upscalers.upscaler import DIV2K_MEAN, Upscaler, initialise
 from lrbench.weights import CONTAINERS
@@ -54,6 +67,7 @@ COUNTS = {
     "rrdb6": (4_467_779, 17.53),
     "rrdb": (16_697_987, 55.07),
     "rcan": (15_592_355, 48.90),
+    "spsr_tiny": (1_418_982, 9.66),  # ours, not published
     "spsr": (24_796_230, 160.97),
 }
 SIZES = ("64x48", "50x37")  # nothing depends on the size but for odd sides
@@ -72,6 +86,7 @@ SMALL: dict[str, Callable[[int], Upscaler]] = {
     "natsr": partial(NatSR, width=4),
     "rrdb": partial(RRDBNet, width=4, blocks=2),
     "spsr": partial(SPSR, width=4, blocks=21),
+    "spsr growth": partial(SPSR, width=4, blocks=20, growth=3),
 }
 
 
@@ -100,6 +115,12 @@ def test_every_upscaler_is_counted_and_described():
         assert re.search(r"\b(19|20)\d\d\b", spec.paper)
         with pytest.raises(FrozenInstanceError):
             spec.summary = ""  # type: ignore[misc]
+
+
+def test_stand_ins_for_processors():
+    assert {name: spec.narrow for name, spec in UPSCALERS.items() if spec.narrow} == {"spsr": "spsr_tiny"}
+    wide, narrow = UPSCALERS["spsr"], UPSCALERS["spsr_tiny"]
+    assert narrow.scales == wide.scales and narrow.learned and narrow.paper == wide.paper
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -248,6 +269,14 @@ def test_dense_blocks_start_small():
     assert not layer.bias.any()
 
 
+def test_growth_of_dense_blocks():
+    shapes = [tuple(layer.weight.shape[:2]) for layer in DenseBlock(6, 5).modules() if isinstance(layer, nn.Conv2d)]
+    assert shapes == [(5, 6), (5, 11), (5, 16), (5, 21), (6, 26)]
+    with torch.device("meta"):
+        assert RRDB(6)(torch.zeros(1, 6, 4, 4)).shape == (1, 6, 4, 4)
+        assert RRDB(6).get_submodule("RDB3.conv4.0").out_channels == 32
+
+
 def test_released_networks_add_to_what_they_were_published_with():
     x = picture(6, 5)
     silenced = {}
@@ -343,6 +372,24 @@ def test_losses_are_their_formulas():
     assert structured == terms
     perfect = structure_loss(StructuredPicture(target, gradient_map(target)), target)
     assert not any(float(term) for term in perfect.values())
+
+
+def test_released_losses_are_their_formulas():
+    made, target, branch = picture(6, 5), picture(6, 5, seed=2), picture(6, 5, seed=3)
+    terms = released_loss(made, target)
+    assert list(terms) == ["pixels"]
+    torch.testing.assert_close(terms["pixels"], 0.01 * (made - target).abs().mean())
+    structured = released_structure_loss(StructuredPicture(made, branch), target)
+    assert list(structured) == ["pixels", "gradient", "branch"] and structured["pixels"] == terms["pixels"]
+    wide = gradient_map(made, 2) - gradient_map(target, 2)
+    assert wide.shape[-2:] == (8, 7)
+    torch.testing.assert_close(structured["gradient"], 0.01 * (wide**2).mean())
+    torch.testing.assert_close(structured["branch"], 0.5 * (branch - gradient_map(target)).abs().mean())
+    perfect = released_structure_loss(StructuredPicture(target, gradient_map(target)), target)
+    assert not any(float(term) for term in perfect.values())
+    # the terms of other networks, which the training adds
+    weights = (RELEASED_FEATURE_WEIGHT, RELEASED_ADVERSARIAL_WEIGHT, RELEASED_GRADIENT_ADVERSARIAL_WEIGHT)
+    assert weights == (1.0, 0.005, 0.005)
 
 
 # ---------------------------------------------------------------- SPSR
@@ -521,6 +568,14 @@ def test_near_misses_are_not_ours():
     assert recognise(official) is None  # trained without the mean
     assert recognise(official | mean_layers(1.0)) is None  # trained on pixels 0..1
     assert recognise(on_meta("espcn").state_dict()) is None  # never released in torch
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_narrow_spsr_is_recognised(scale: int):
+    state = on_meta("spsr_tiny", scale).state_dict()
+    found = identify(state)
+    assert found is not None and (found.name, found.scale) == ("spsr_tiny", scale)
+    assert set(found.tensors) == set(state)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", *CONTAINERS])

@@ -29,6 +29,8 @@ class UpscalerSpec:
         network: makes it for a scale.
         scales: that it can be built for.
         learned: has parameters.
+        narrow: name of the upscaler that stands in for it on a processor; empty where there is none, so that it stays
+            itself.
     """
 
     summary: str
@@ -36,6 +38,7 @@ class UpscalerSpec:
     network: Callable[[int], Upscaler]
     scales: tuple[int, ...] = (2, 4)
     learned: bool = True
+    narrow: str = ""
 
     def build(self, scale: int = 4, residual: Residual = "released") -> Upscaler:
         """The network, with torch's initialisation.
@@ -59,6 +62,7 @@ _REAL_ESRGAN = "Wang et al., Real-ESRGAN, ICCVW 2021, arXiv:2107.10833"
 _EDSR = "Lim et al., EDSR, CVPRW 2017, arXiv:1707.02921"
 _ESRGAN = "Wang et al., ESRGAN, ECCVW 2018, arXiv:1809.00219"
 _SPAN = "Wan et al., SPAN, CVPRW 2024, arXiv:2311.12770"
+_SPSR = "Ma et al., SPSR, CVPR 2020, arXiv:2003.13081"
 
 UPSCALERS: dict[str, UpscalerSpec] = {
     "bicubic": UpscalerSpec(
@@ -127,10 +131,17 @@ UPSCALERS: dict[str, UpscalerSpec] = {
     "rrdb": UpscalerSpec(
         summary="23 residual blocks of dense blocks; ESRGAN's generator", paper=_ESRGAN, network=RRDBNet
     ),
+    # a quarter of all channels, and no more blocks than the taps need: ours, for processors
+    "spsr_tiny": UpscalerSpec(
+        summary="SPSR of 16 channels, 20 blocks, for processors",
+        paper=_SPSR,
+        network=partial(SPSR, width=16, blocks=20, growth=8),
+    ),
     "spsr": UpscalerSpec(
         summary="RRDB guided by a branch for gradient maps; the published +SPSR rows",
-        paper="Ma et al., SPSR, CVPR 2020, arXiv:2003.13081",
+        paper=_SPSR,
         network=SPSR,
+        narrow="spsr_tiny",
     ),
 }
 """All that ``--sr`` takes by name."""

@@ -1,10 +1,23 @@
-"""Gradient maps of pictures, and the loss that trains upscalers without released weights."""
+"""Gradient maps of pictures, and the losses of every upscaler: ours, and the pixels' part of the released one.
+
+The released loss has two more terms: the distance of features (`lrbench.models.upscalers.perceptual`) and
+what a discriminator says (`lrbench.models.upscalers.adversarial`).
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+RELEASED_PIXEL_WEIGHT = 0.01
+"""Of the distance of pixels when a perceptual upscaler is trained (released settings of ESRGAN and SPSR, as below)."""
+
+RELEASED_FEATURE_WEIGHT = 1.0
+"""Of the distance of features."""
+
+RELEASED_ADVERSARIAL_WEIGHT = 0.005
+"""Of the relativistic loss of the pictures."""
 
 
 def gradient_map(pixels: Tensor, padding: int = 1) -> Tensor:
@@ -43,3 +56,16 @@ def psnr_loss(picture: Tensor, target: Tensor, *, gradient_weight: float = 0.1) 
     """
     steepness = F.l1_loss(gradient_map(picture), gradient_map(target))
     return {"pixels": F.l1_loss(picture, target), "gradient": gradient_weight * steepness}
+
+
+def released_loss(picture: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The pixels' part of the loss of ESRGAN's and SPSR's released networks, which keeps colours in place.
+
+    Args:
+        picture: (B, 3, h, w), what the upscaler made.
+        target: (B, 3, h, w) in [0, 1].
+
+    Returns:
+        ``pixels``.
+    """
+    return {"pixels": RELEASED_PIXEL_WEIGHT * F.l1_loss(picture, target)}

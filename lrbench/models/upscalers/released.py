@@ -77,7 +77,7 @@ LAYOUTS: tuple[Layout, ...] = (
     # SPSR; before RRDB, whose first layers it has
     Layout(
         ("f_HR_conv1.0.weight", "b_fea_conv.0.weight"),
-        ("spsr",),
+        ("spsr", "spsr_tiny"),
         # one layer is stored twice, and the kernels of the gradient map never change
         (("HR_conv0_new.0", ""), ("get_g_nopadding", "")),
     ),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lrbench.models.upscalers.upscaler import Upscaler, convolution, doublings
 
 GROWTH = 32
-"""Channels that each convolution of a dense block adds."""
+"""Channels that each convolution of a published dense block adds."""
 
 STRENGTH = 0.2
 """Factor of what dense blocks, and rows of them, add to their shortcut."""
@@ -23,14 +23,19 @@ INITIAL = 0.1
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees the input and all earlier ones' outputs, and a shortcut."""
+    """Five convolutions, each of which sees the input and all earlier ones' outputs, and a shortcut.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: channels that come and go.
+        growth: channels that each convolution but the last adds.
+    """
+
+    def __init__(self, width: int, growth: int = GROWTH) -> None:
         super().__init__()
         for number in range(4):
-            layer = convolution(width + number * GROWTH, GROWTH)
+            layer = convolution(width + number * growth, growth)
             self.add_module(f"conv{number + 1}", nn.Sequential(layer, nn.LeakyReLU(0.2)))
-        self.conv5 = nn.Sequential(convolution(width + 4 * GROWTH, width))
+        self.conv5 = nn.Sequential(convolution(width + 4 * growth, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""
@@ -51,11 +56,15 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks under a shortcut."""
+    """Three dense blocks under a shortcut.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width, growth: see `DenseBlock`.
+    """
+
+    def __init__(self, width: int, growth: int = GROWTH) -> None:
         super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = DenseBlock(width), DenseBlock(width), DenseBlock(width)
+        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""
@@ -63,11 +72,16 @@ class RRDB(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A row of RRDBs and a convolution under a shortcut."""
+    """A row of RRDBs and a convolution under a shortcut.
 
-    def __init__(self, width: int, blocks: int) -> None:
+    Args:
+        width, growth: see `DenseBlock`.
+        blocks: RRDBs.
+    """
+
+    def __init__(self, width: int, blocks: int, growth: int = GROWTH) -> None:
         super().__init__()
-        self.sub = nn.Sequential(*(RRDB(width) for _ in range(blocks)), convolution(width, width))
+        self.sub = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)), convolution(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""

@@ -12,12 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrbench.models.upscalers.gradients import gradient_map, psnr_loss
-from lrbench.models.upscalers.rrdb import RRDB, Trunk, repeated_steps
+from lrbench.models.upscalers.gradients import gradient_map, psnr_loss, released_loss
+from lrbench.models.upscalers.rrdb import GROWTH, RRDB, Trunk, repeated_steps
 from lrbench.models.upscalers.upscaler import Upscaler, convolution
 
 TAPS = (5, 10, 15, 20)
 """RRDBs of the trunk, counted from 1, whose outputs the gradient branch sees."""
+
+RELEASED_GRADIENT_WEIGHT = 0.01
+"""Of the squared distance between gradient maps of the pictures (released settings, as below)."""
+
+RELEASED_BRANCH_WEIGHT = 0.5
+"""Of the distance between the branch's map and that of the target."""
+
+RELEASED_GRADIENT_ADVERSARIAL_WEIGHT = 0.005
+"""Of what the second discriminator says, which sees gradient maps of the pictures with `PICTURE_PADDING`. The first
+one, and the features, have the weights of all perceptual networks (`lrbench.models.upscalers.gradients`)."""
+
+PICTURE_PADDING = 2
+"""Of gradient maps of pictures in released losses; that of the branch's target is 1 (see `gradient_map`)."""
 
 
 class StructuredPicture(NamedTuple):
@@ -39,24 +52,26 @@ class SPSR(Upscaler):
         scale: 2 or 4.
         width: channels.
         blocks: RRDBs of the trunk, at least 20.
+        growth: of dense blocks, see `lrbench.models.upscalers.rrdb.DenseBlock`.
     """
 
     last = "f_HR_conv1.0"
 
-    def __init__(self, scale: int, *, width: int = 64, blocks: int = 23) -> None:
+    def __init__(self, scale: int, *, width: int = 64, blocks: int = 23, growth: int = GROWTH) -> None:
         super().__init__(scale)
         if blocks < TAPS[-1]:
             raise ValueError(f"SPSR cannot have {blocks} RRDBs: its gradient branch looks at number {TAPS[-1]}")
-        self.model = nn.Sequential(convolution(3, width), Trunk(width, blocks), *repeated_steps(scale, width))
+        trunk = Trunk(width, blocks, growth)
+        self.model = nn.Sequential(convolution(3, width), trunk, *repeated_steps(scale, width))
         self.HR_conv1_new = nn.Sequential(convolution(width, width))
         self.b_fea_conv = nn.Sequential(convolution(3, width))
         for number in range(1, len(TAPS) + 1):
-            self.add_module(f"b_block_{number}", RRDB(2 * width))
+            self.add_module(f"b_block_{number}", RRDB(2 * width, growth))
             self.add_module(f"b_concat_{number}", nn.Sequential(convolution(2 * width, width)))
         self.b_LR_conv = nn.Sequential(convolution(width, width))
         self.b_module = nn.Sequential(*repeated_steps(scale, width), convolution(width, width))
         self.conv_w = nn.Sequential(convolution(width, 3, 1))
-        self.f_block = RRDB(2 * width)
+        self.f_block = RRDB(2 * width, growth)
         self.f_concat = nn.Sequential(convolution(2 * width, width))
         self.f_HR_conv0 = nn.Sequential(convolution(width, width), nn.LeakyReLU(0.2))
         self.f_HR_conv1 = nn.Sequential(convolution(width, 3))
@@ -93,7 +108,11 @@ class SPSR(Upscaler):
 
 
 def structure_loss(
-    output: StructuredPicture, target: Tensor, *, gradient_weight: float = 0.1, branch_weight: float = 0.5
+    output: StructuredPicture,
+    target: Tensor,
+    *,
+    gradient_weight: float = 0.1,
+    branch_weight: float = RELEASED_BRANCH_WEIGHT,
 ) -> dict[str, Tensor]:
     """`psnr_loss` of the picture, and the distance of the branch's map to that of the target (released weight).
 
@@ -108,3 +127,21 @@ def structure_loss(
     """
     branch = F.l1_loss(output.gradients, gradient_map(target))
     return {**psnr_loss(output.picture, target, gradient_weight=gradient_weight), "branch": branch_weight * branch}
+
+
+def released_structure_loss(output: StructuredPicture, target: Tensor) -> dict[str, Tensor]:
+    """What SPSR was released with, but for features and the two discriminators, which are other networks' to say.
+
+    Args:
+        output: of the network in training mode.
+        target: (B, 3, scale h, scale w) in [0, 1].
+
+    Returns:
+        ``pixels``, ``gradient`` and ``branch``, to be added.
+    """
+    ours, theirs = (gradient_map(pixels, PICTURE_PADDING) for pixels in (output.picture, target))
+    return {
+        **released_loss(output.picture, target),
+        "gradient": RELEASED_GRADIENT_WEIGHT * F.mse_loss(ours, theirs),
+        "branch": RELEASED_BRANCH_WEIGHT * F.l1_loss(output.gradients, gradient_map(target)),
+    }

@@ -1,0 +1,86 @@
+"""Rows that a table with upscalers needs before its gains can be read: what is super-resolution, what is not.
+
+A pose network behind an upscaler may win because its map is larger, because it was trained on enlarged crops, or
+because the crops were aliased and the upscaler smoothed them. Each control changes one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrbench.models.upscalers import UPSCALERS
+
+BICUBIC = "bicubic"
+
+USUAL_UPSCALERS = ("edsr", "srvgg", "rrdb")
+"""Beside a table's own: cheaper and dearer networks trained in the same manner."""
+
+QUICK_UPSCALERS = ("edsr", "srvgg")
+"""Of these, the ones that a processor can afford."""
+
+SECOND_PRESET = "antialias"
+"""Pixels that a verdict on ``paper`` has to survive."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is changed in a row of a table.
+
+    Attributes:
+        row: letter of the row, for readers of the table.
+        lr_preset: how low-resolution pixels are made.
+        sr: upscaler; ``none`` for the method on the small crop.
+        pose: see `lrbench.structures.POSES`; empty without an upscaler.
+    """
+
+    row: str
+    lr_preset: str
+    sr: str = "none"
+    pose: str = ""
+
+
+ROWS = {
+    "A": "the method on the small crop",
+    "B": "enlarged by bicubic interpolation: what enlarging alone does",
+    "C": "super-resolved, the network trained on clean crops, as published",
+    "D": "bicubic, the network trained on such crops: how far plain retraining goes",
+    "E": "super-resolved, the network trained on what the upscaler makes: the fair baseline",
+    "F": "A to E on other pixels: is the verdict one about aliasing?",
+    "H": "the clean network on clean crops of the enlarged size: the ceiling",
+}
+"""What each letter stands for."""
+
+
+def controls(upscalers: Sequence[str], preset: str, others: Sequence[str], *, published: str) -> list[Control]:
+    """Rows with an upscaler beside the printed ones of a method.
+
+    Args:
+        upscalers: all of them, names or files.
+        preset: of the low-resolution pixels of the printed rows.
+        others: presets on which everything is done again.
+        published: the upscaler of the printed row, which is not repeated.
+    """
+    block = [Control("B", preset, BICUBIC, "clean")]
+    block += [Control("C", preset, name, "clean") for name in upscalers]
+    block += [Control("D", preset, BICUBIC, "up"), *(Control("E", preset, name, "sr") for name in upscalers)]
+    repeated = [Control("F", other, c.sr, c.pose) for other in others for c in block]
+    return [c for c in block if (c.row, c.sr) != ("C", published)] + repeated
+
+
+def upscalers_of(label: str, given: Sequence[str], *, quick: bool) -> list[str]:
+    """Upscalers of a table's rows, the one that stands for the printed name first.
+
+    Args:
+        label: as printed, for example ``SPSR x4``.
+        given: by the user, names or files; empty for the usual ones.
+        quick: on a processor: narrow stand-ins, and no expensive ones beside.
+    """
+    own = label.split()[0].casefold()
+    if given:
+        learned = [name for name in given if name not in ("none", BICUBIC)]
+        return sorted(learned, key=lambda name: not name.startswith(own))
+    narrow = UPSCALERS[own].narrow if own in UPSCALERS else ""
+    first = narrow if quick and narrow else own
+    usual = QUICK_UPSCALERS if quick else USUAL_UPSCALERS
+    return [first, *(name for name in usual if name != first)]
