@@ -750,6 +750,7 @@ def _training_of(run: Path) -> records.Training | None:
         batch=identity["recipe"]["batch"] or identity["settings"]["batch"],
         start=identity["start"],
         numbers=identity["recipe"],
+        degradation=identity["lr_preset"],
     )
 
 

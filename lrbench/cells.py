@@ -107,6 +107,11 @@ class UpscalerCell(Computing):
         if self.scale not in spec.scales:
             known = ", ".join(map(str, spec.scales))
             raise ValueError(f"upscaler {self.upscaler}: scale {self.scale}; choose one of {known}")
+        if spec.judged and self.features is None:
+            raise ValueError(
+                f"upscaler {self.upscaler} is a network that others judge while it is trained; give --features FILE, "
+                "weights of VGG-19 or of a pose network"
+            )
         if self.pairs not in ("bicubic", "matched"):
             raise ValueError(f"pairs {self.pairs!r}: expected bicubic or matched")
         self.training_recipe()

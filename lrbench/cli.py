@@ -522,7 +522,7 @@ def plot(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw AP over resolution and AP per keypoint from records."""
+    """Draw AP over resolution, per keypoint, over severity and over person height, from records."""
     with errors(verbose):
         from lrbench.method import reported_labels
         from lrbench.report.plots import plot as draw

@@ -70,6 +70,7 @@ class Training(_Part):
         batch: persons per step.
         start: ``scratch``, or what the weights started from.
         numbers: every number of the recipe.
+        degradation: how the crops were made that were trained on; empty in records that do not say.
     """
 
     recipe: str
@@ -80,6 +81,7 @@ class Training(_Part):
     batch: int
     start: str
     numbers: dict[str, Any]
+    degradation: dict[str, Any] = {}
 
 
 class Protocol(_Part):

@@ -1,21 +1,20 @@
-"""Figures from records: AP over resolution, and AP per keypoint.
+"""Figures from records: AP over resolution, over the severity of a degradation, over person height, and per keypoint.
 
-A line joins records that differ in nothing but size and seed. Whatever else differs between the lines of a figure
-stands in their labels; what all of them share stands in the title. Measured is solid and filled, reported is dashed
-and hollow.
+What one line joins and what its label says: `lrbench.report.lines`. What all lines of a figure share stands below its
+title. Measured is solid and filled, reported is dashed and hollow.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -23,18 +22,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lrbench.corruptions.corruption import SEVERITIES
 from lrbench.geometry import Size
-from lrbench.recipes import RECIPES, load_recipe
-from lrbench.records import Protocol, Record, Training, newest, read_records
-from lrbench.report.reported import (
-    Reported,
-    abbreviated,
-    data_in_words,
-    degradation_in_words,
-    find,
-    reported_boxes,
+from lrbench.records import Record, newest, read_records
+from lrbench.report.lines import (
+    COPY_HEIGHT,
+    COPY_SEVERITY,
+    CROP_SEVERITY,
+    PLAIN,
+    Line,
+    Sweep,
+    X,
+    copy_amount,
+    copy_height,
+    copy_note,
+    copy_preset,
+    crop_preset,
+    line_labels,
+    lines_of,
+    lines_over,
+    shape_of,
+    size_of,
 )
-from lrbench.structures import Rescoring
+from lrbench.report.reported import PLAIN_CROPS, Reported, data_in_words, find, reported_boxes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette without its yellow, which is too pale for lines on white; told apart by the colour blind."""
@@ -44,32 +54,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 DPI = 150
 
+K = TypeVar("K", int, tuple[Any, ...])
+
 LineStyle = Literal["-", "--", "none"]
 """Measured, reported, and points that no line joins."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """Records that differ in nothing but size and seed.
-
-    Attributes:
-        method: its name.
-        components: kind of difference -> its words, everything that decides a number besides size and seed.
-        records: one per size and seed.
-    """
-
-    method: str
-    components: Mapping[str, str]
-    records: tuple[Record, ...]
-
-    @property
-    def sizes(self) -> list[Size]:
-        """Sizes of its crops, smallest first."""
-        return sorted({Size.parse(record.call.res) for record in self.records if record.call.res})
-
-    def at(self, size: Size) -> list[Record]:
-        """Records of one size, one per seed."""
-        return [record for record in self.records if record.call.res == str(size)]
 
 
 @dataclass(frozen=True)
@@ -91,8 +79,15 @@ def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequ
 
     ``ap_over_resolution_<dataset>`` has AP over the height of the crop, mean over seeds with whiskers from the worst
     to the best, and what is reported for the same methods. ``per_keypoint_<dataset>_<HxW>`` has AP with one
-    keypoint's OKS alone. Records without AP, or without keypoint AP, are left out of the figure concerned; superseded
-    ones of both.
+    keypoint's OKS alone.
+
+    ``ap_over_severity_<dataset>_<HxW>_<preset>`` has AP over the severity of the preset that cut the crops, where
+    there are two for one line. Likewise on copies that `lrbench degrade` made of the same data, named by the beginning
+    of the hash of its annotation file: ``ap_over_severity_copies-<hash>_<split>_<amount>_<HxW>_<preset>`` over the
+    severity of theirs, and ``ap_over_person_height_copies-<hash>_<split>_<preset>_<HxW>`` over the height of the
+    persons.
+
+    Records without AP, or without keypoint AP, are left out of the figure concerned; superseded ones of all.
 
     Args:
         results: folder of records.
@@ -111,166 +106,34 @@ def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequ
         raise ValueError(f"results folder {results}: no records; make some with lrbench eval or lrbench compare")
     out = results / "figures" if out is None else out
     written = []
-    for dataset in sorted({record.protocol.dataset for record in records}):
-        mine = [record for record in records if record.protocol.dataset == dataset and record.status == "done"]
-        scored = [record for record in mine if record.metrics.ap is not None and record.call.res]
-        if scored:
-            written += _save(_over_resolution(lines_of(scored), labels), out, f"ap_over_resolution_{_slug(dataset)}")
+    done = [record for record in records if record.status == "done"]
+    scored = [record for record in done if record.metrics.ap is not None and record.call.res]
+    for dataset in sorted({record.protocol.dataset for record in done}):
+        mine = [record for record in done if record.protocol.dataset == dataset]
+        if sized := [record for record in scored if record.protocol.dataset == dataset]:
+            written += _save(_over_resolution(lines_of(sized), labels), out, f"ap_over_resolution_{_slug(dataset)}")
         detailed = [record for record in mine if any(ap is not None for ap in record.keypoint_ap.values())]
         for res in sorted({record.call.res for record in detailed}, key=_by_size):
             lines = lines_of(record for record in detailed if record.call.res == res)
             written += _save(_per_keypoint(lines), out, f"per_keypoint_{_slug(dataset)}_{res or 'any'}")
+    for name, figure in (*_crop_severities(scored), *_copy_severities(scored), *_heights(scored)):
+        written += _save(figure, out, name)
     if not written:
         raise ValueError(f"results folder {results}: {len(records)} records, none with an AP to draw")
     return written
 
 
-def lines_of(records: Iterable[Record]) -> list[Line]:
-    """Group records into lines; of several with the same seed at the same size the latest counts.
-
-    Settings of a method may follow the crop's size, so they divide a line only where they differ at one size.
-    """
-    by_protocol: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        key = (record.call.name, tuple(_protocol_components(record).items()))
-        by_protocol.setdefault(key, []).append(record)
-    lines = []
-    for (method, components), members in by_protocol.items():
-        varying = _varying_settings(members)
-        groups: dict[str, list[Record]] = {}
-        for record in members:
-            settings = _settings(record)
-            words = ", ".join(f"{n}={settings[n]}" if n in settings else f"no {n}" for n in varying)
-            groups.setdefault(words, []).append(record)
-        for words, group in sorted(groups.items()):
-            latest: dict[tuple[str, int | None], Record] = {}
-            for record in sorted(group, key=lambda r: (r.provenance.utc, r.key)):
-                latest[record.call.res, record.provenance.seed] = record
-            lines.append(Line(method, {**dict(components), "settings": words}, tuple(latest.values())))
-    return sorted(lines, key=lambda line: (line.method, tuple(line.components.values())))
-
-
-def line_labels(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """Labels of lines, and what all lines share.
-
-    Returns:
-        One label per line: the method, and every component in which any two lines of the figure differ; hashes only
-        where nothing else tells two lines apart. And the words of the components that all lines share.
-    """
-    kinds = [kind for kind in lines[0].components if not kind.endswith("hash")]
-    hashes = [kind for kind in lines[0].components if kind.endswith("hash")]
-    shown, shared = [], []
-    for kind in kinds:
-        values = {line.components[kind] for line in lines} - {""}
-        if len(values) > 1 or kind == "settings":
-            shown.append(kind)
-        elif values and kind != "split":  # the title names the split
-            shared.append(values.pop())
-    for kind in hashes:
-        if len({_told(line, [*shown, kind]) for line in lines}) > len({_told(line, shown) for line in lines}):
-            shown.append(kind)
-    labels = [", ".join(word for word in _told(line, shown) if word) for line in lines]
-    return labels, shared
-
-
-def _told(line: Line, kinds: Sequence[str]) -> tuple[str, ...]:
-    """What a label with these components says of a line."""
-    return (line.method, *(line.components[kind] for kind in kinds))
-
-
-def _protocol_components(record: Record) -> dict[str, str]:
-    """Everything besides method, settings, size and seed that decides a number, in words; empty for not applicable."""
-    protocol, training, call = record.protocol, record.training, record.call
-    size = Size.parse(call.res) if call.res else None
-    degradation = degradation_in_words(protocol.degradation)
-    components = {
-        "split": protocol.split,
-        "boxes": "GT boxes" if protocol.boxes == "gt" else f"boxes from {protocol.boxes}",
-        "flip": "flip test" if protocol.flip else "no flip test",
-        "degradation": "plain crops" if degradation == "paper" else f"pixels: {degradation}",
-        "scoring": _scoring(protocol),
-        "referee": f"scored by {protocol.referee}",
-        "shape": f"crops {_shape(size)}" if size else "",
-        "backbone": call.backbone,
-        "sr": "no upscaler" if call.sr in ("", "none") else f"upscaler {call.sr}",
-        "training": "untrained",
-        "epochs": "",
-        "start": "",
-        "trained on": "",
-    }
-    if training is not None and training.recipe != "none":
-        components |= {
-            "training": f"recipe {training.recipe}",
-            "epochs": _epochs(training, size),
-            "start": f"from {abbreviated(training.start)}",
-            "trained on": f"trained on {training.persons} persons of {training.data}",
-        }
-    return components | {
-        "data hash": f"data {protocol.data_hash[:8]}",
-        "boxes hash": f"boxes {protocol.boxes_hash[:8]}" if protocol.boxes_hash else "",
-        "training data hash": f"training data {training.data_hash[:8]}" if training else "",
-    }
-
-
-USUAL_NMS = Protocol.model_fields["oks_nms"].default
-
-
-def _scoring(protocol: Protocol) -> str:
-    """How persons are scored and suppressed, where it is not the usual rule."""
-    rule = Rescoring(protocol.rescoring, protocol.rescoring_form)
-    words = "" if rule == Rescoring() else f"rescoring {rule.form} {rule.confident:g}"
-    return ", ".join(filter(None, [words, "" if protocol.oks_nms == USUAL_NMS else f"NMS {protocol.oks_nms:g}"]))
-
-
-def _epochs(training: Training, size: Size | None) -> str:
-    """How long was trained, where it is not what the recipe itself has for the size."""
-    own = training.numbers.get("epochs") is None
-    if size is not None and training.recipe in RECIPES:
-        own = own or load_recipe(training.recipe, size).epochs == training.epochs
-    return "its own epochs" if own else f"{training.epochs} epochs"
-
-
-def _settings(record: Record) -> dict[str, str]:
-    """Every number of method, decoder and recipe that may follow the size, nested ones by their path."""
-    call = _flat(record.call.settings)
-    # the decoder repeats settings of the method
-    decoder = {name: v for name, v in _flat(record.protocol.decoder).items() if name.rpartition(".")[2] not in call}
-    recipe = {**_flat(record.training.numbers), "batch": str(record.training.batch)} if record.training else {}
-    return {**decoder, **recipe, "align": record.protocol.align, **call}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = f"{value:g}" if isinstance(value, float) else str(value)
-    return flat
-
-
-def _varying_settings(records: Sequence[Record]) -> list[str]:
-    varying: dict[str, None] = {}
-    for res in dict.fromkeys(record.call.res for record in records):
-        here = [_settings(record) for record in records if record.call.res == res]
-        for name in dict.fromkeys(name for settings in here for name in settings):
-            if len({settings.get(name) for settings in here}) > 1:
-                varying[name] = None
-    return sorted(varying)
-
-
 def _over_resolution(lines: Sequence[Line], labels: Callable[[str], Sequence[str]]) -> Figure:
     names, shared = line_labels(lines)
-    sizes = sorted({size for line in lines for size in line.sizes})
+    sizes = sorted({size for line in lines for size in line.points(size_of)})
     reported = _reported_series(lines, sizes, labels)
     figure = _figure(10, max(4.8, 1.2 + 0.42 * (len(lines) + len(reported))))
     axes = figure.add_subplot()
     handles = []
     for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
-        # a little to the side, at most 1/14 of an octave, so that equal numbers do not hide each other
-        aside = 2 ** ((number - (len(lines) - 1) / 2) / (7 * max(4, len(lines))))
-        aps = [[100 * r.metrics.ap for r in line.at(s) if r.metrics.ap is not None] for s in line.sizes]
-        _draw_means(axes, [s.height * aside for s in line.sizes], aps, colour, marker, "-")
+        points = line.points(size_of)
+        aside = _aside(number, len(lines))
+        _draw_means(axes, [s.height * aside for s in points], _aps(points.values()), colour, marker, "-")
         handles.append(_handle(name, colour, marker, "-"))
         for series in (s for s in reported if s.line is line):
             values = [100 * row.ap for row in series.rows if row.ap is not None]
@@ -279,14 +142,99 @@ def _over_resolution(lines: Sequence[Line], labels: Callable[[str], Sequence[str
             axes.plot(heights, values, "--", color=colour, marker=marker, mfc="none", ms=9, lw=1.3, zorder=4)
             handles.append(_handle(f"{line.method}: {series.words}", colour, marker, "--"))
     _resolution_axis(axes, sizes)
-    axes.set_ylabel("AP (%)")
-    top = max([*(y for line in axes.get_lines() for y in _numbers(line.get_ydata())), 10.0])
-    axes.set_ylim(0, min(100, 10 * math.ceil((top + 3) / 10)))
-    axes.grid(axis="y", color="0.9")
+    _ap_axis(axes)
     title = f"AP over resolution, measured on {_data(lines)}"
     if reported:
         shared = [*shared, "dashed and hollow: reported by papers, not measured here"]
-    _finish(figure, axes, title, shared, _seeds(lines), handles)
+    _finish(figure, axes, title, shared, _repeats(lines, size_of), handles)
+    return figure
+
+
+def _crop_severities(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Figures over the severity of the preset that cut the crops, and their names."""
+    where = _grouped(records, lambda record: (record.protocol.dataset, record.call.res))
+    for (dataset, res), here in where.items():
+        for preset, lines in _swept(here, CROP_SEVERITY, crop_preset):
+            title = f"AP over severity of {preset} at {res}, measured on {_data(lines)}"
+            figure = _over_severity(lines, CROP_SEVERITY, title, plain="plain crops")
+            yield f"ap_over_severity_{_slug(dataset)}_{res}_{_slug(preset)}", figure
+
+
+def _copy_severities(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Figures over the severity of the preset that made the scored copies, and their names."""
+    where = _grouped(_of_copies(records), lambda record: (*_source(record), copy_amount(record), record.call.res))
+    for (source, split, amount, res), here in where.items():
+        for preset, lines in _swept(here, COPY_SEVERITY, copy_preset):
+            title = f"AP over severity of {preset}, {amount}, at {res}, measured on {_copies(lines)}"
+            name = f"ap_over_severity_copies-{source}_{_slug(split)}_{_slug(amount)}_{res}_{_slug(preset)}"
+            notes = [f"{_persons(here)} persons", _datasets(lines, COPY_SEVERITY)]
+            yield name, _over_severity(lines, COPY_SEVERITY, title, notes, plain="plain copies")
+
+
+def _heights(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Figures over the height of the persons in the scored copies, and their names."""
+    copies = [record for record in _of_copies(records) if copy_note(record)["level"] == "height"]
+    where = _grouped(copies, lambda record: (*_source(record), copy_preset(record), record.call.res))
+    for (source, split, (preset, severity), res), here in where.items():
+        lines = lines_over(COPY_HEIGHT, here)
+        if any(len(line.points(copy_height)) > 1 for line in lines):
+            words = f"{preset} severity {severity}" if severity else preset
+            title = f"AP over person height at {res}, {words}, measured on {_copies(lines)}"
+            name = f"ap_over_person_height_copies-{source}_{_slug(split)}_{_slug(words)}_{res}"
+            yield name, _over_height(lines, title)
+
+
+def _swept(
+    records: Sequence[Record], sweep: Sweep, preset: Callable[[Record], tuple[str, int]]
+) -> Iterator[tuple[str, list[Line]]]:
+    """Names of presets of which something was scored at two severities, and their lines with plain points."""
+    for name in sorted({name for name, severity in map(preset, records) if severity != PLAIN}):
+        lines = lines_over(sweep, (record for record in records if preset(record)[0] in (name, *PLAIN_CROPS)))
+        if any(len(line.points(sweep.place).keys() - {PLAIN}) > 1 for line in lines):
+            yield name, lines
+
+
+def _over_severity(lines: Sequence[Line], sweep: Sweep, title: str, notes: Sequence[str] = (), *, plain: str) -> Figure:
+    names, shared = line_labels(lines)
+    figure = _figure(10, max(4.8, 1.2 + 0.42 * len(lines)))
+    axes = figure.add_subplot()
+    handles = []
+    for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
+        # a little to the side, less than a quarter, so that equal numbers do not hide each other
+        aside = (number - (len(lines) - 1) / 2) / (2 * max(8, len(lines)))
+        points = line.points(sweep.place)
+        swept = {place: records for place, records in points.items() if place != PLAIN}
+        _draw_means(axes, [place + aside for place in swept], _aps(swept.values()), colour, marker, "-")
+        if PLAIN in points:
+            _draw_means(axes, [PLAIN + aside], _aps([points[PLAIN]]), colour, marker, "none", hollow=True)
+        handles.append(_handle(name, colour, marker, "-"))
+    has_plain = any(PLAIN in line.points(sweep.place) for line in lines)
+    ticks = {**({PLAIN: "plain"} if has_plain else {}), **{severity: str(severity) for severity in SEVERITIES}}
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlim(min(ticks) - 0.4, max(ticks) + 0.4)
+    axes.set_xlabel("severity, 1 (mild) to 5 (hard)")
+    _ap_axis(axes)
+    open_points = [f"open: {plain}, preset {' or '.join(PLAIN_CROPS)}"] if has_plain else []
+    _finish(figure, axes, title, [*shared, *notes, *open_points], _repeats(lines, sweep.place), handles)
+    return figure
+
+
+def _over_height(lines: Sequence[Line], title: str) -> Figure:
+    names, shared = line_labels(lines)
+    figure = _figure(10, max(4.8, 1.2 + 0.42 * len(lines)))
+    axes = figure.add_subplot()
+    handles = []
+    for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
+        points = line.points(copy_height)
+        aside = _aside(number, len(lines))
+        _draw_means(axes, [height * aside for height in points], _aps(points.values()), colour, marker, "-")
+        handles.append(_handle(name, colour, marker, "-"))
+    _height_axis(axes, [record for line in lines for record in line.records])
+    _ap_axis(axes)
+    left_out = "n persons scored: those who are not higher in the photograph are left out"
+    _finish(
+        figure, axes, title, [*shared, _datasets(lines, COPY_HEIGHT), left_out], _repeats(lines, copy_height), handles
+    )
     return figure
 
 
@@ -322,7 +270,7 @@ def _per_keypoint(lines: Sequence[Line]) -> Figure:
     absent = any(record.keypoint_ap.get(k) is None for line in lines for record in line.records for k in keypoints)
     if absent:
         shared = [*shared, "-: not measured"]
-    _finish(figure, axes, title, shared, _seeds(lines), handles)
+    _finish(figure, axes, title, shared, _repeats(lines, lambda record: record.call.res), handles)
     return figure
 
 
@@ -334,7 +282,7 @@ def _reported_series(
     for line in lines:
         call = line.records[0].call
         groups: dict[tuple[str, str], list[Reported]] = {}
-        for size in (size for size in sizes if _shape(size) in {_shape(own) for own in line.sizes}):
+        for size in (size for size in sizes if shape_of(size) in {shape_of(own) for own in line.points(size_of)}):
             row = find(labels(line.method), call.backbone, size, call.sr or "none")
             if row is not None:
                 words = f"{row.dataset} {row.split}, {row.backbone}, {reported_boxes(row)}"
@@ -360,16 +308,34 @@ def _styles(lines: Sequence[Line]) -> list[tuple[str, str]]:
     return styles
 
 
+def _aside(number: int, lines: int) -> float:
+    """Factor that moves a line to the side, at most 1/14 of an octave, so that equal numbers do not hide each other."""
+    return float(2 ** ((number - (lines - 1) / 2) / (7 * max(4, lines))))
+
+
+def _aps(points: Iterable[Sequence[Record]]) -> list[list[float]]:
+    """AP of the records of every point, percent."""
+    return [[100 * record.metrics.ap for record in records if record.metrics.ap is not None] for records in points]
+
+
 def _draw_means(
-    axes: Axes, x: Sequence[float], groups: Sequence[Sequence[float]], colour: str, marker: str, line: LineStyle
+    axes: Axes,
+    x: Sequence[float],
+    groups: Sequence[Sequence[float]],
+    colour: str,
+    marker: str,
+    line: LineStyle,
+    *,
+    hollow: bool = False,
 ) -> None:
     means = [statistics.fmean(group) for group in groups]
     below = [max(0.0, mean - min(group)) for mean, group in zip(means, groups, strict=True)]
     above = [max(0.0, max(group) - mean) for mean, group in zip(means, groups, strict=True)]
     whiskers = [below, above] if any(len(group) > 1 for group in groups) else None
     axes.errorbar(
-        x, means, yerr=whiskers, color=colour, marker=marker, linestyle=line, ms=7, lw=1.8, capsize=4, zorder=3
-    )
+        x, means, yerr=whiskers, color=colour, marker=marker, linestyle=line, ms=7, lw=1.8, capsize=4, zorder=3,
+        mfc="white" if hollow else colour,
+    )  # fmt: skip
 
 
 def _resolution_axis(axes: Axes, sizes: Sequence[Size]) -> None:
@@ -381,6 +347,28 @@ def _resolution_axis(axes: Axes, sizes: Sequence[Size]) -> None:
     axes.set_xticks(list(at), ["\n".join(names) for names in at.values()])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("crop, height x width (px)")
+
+
+def _height_axis(axes: Axes, records: Sequence[Record]) -> None:
+    at = _grouped(records, copy_height)
+    heights, words = list(at), [f"{height}\nn={_persons(own)}" for height, own in at.items()]
+    octaves = math.log2(heights[-1] / heights[0]) + 0.7
+    if any(math.log2(b / a) < octaves / 14 for a, b in itertools.pairwise(heights)):
+        # too near for labels of this size side by side
+        words[1::2] = [f"\n\n{word}" for word in words[1::2]]
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(heights[0] / 2**0.35, heights[-1] * 2**0.35)
+    axes.set_xticks(heights, words, fontsize=8)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("height of the annotated box (px)")
+
+
+def _ap_axis(axes: Axes) -> None:
+    """From 0 to a little above the largest AP drawn."""
+    axes.set_ylabel("AP (%)")
+    top = max([*(y for line in axes.get_lines() for y in _numbers(line.get_ydata())), 10.0])
+    axes.set_ylim(0, min(100, 10 * math.ceil((top + 3) / 10)))
+    axes.grid(axis="y", color="0.9")
 
 
 def _handle(label: str, colour: str, marker: str, line: LineStyle) -> Line2D:
@@ -400,13 +388,51 @@ def _data(lines: Sequence[Line]) -> str:
     return data_in_words(protocol.dataset, split, persons.pop() if len(persons) == 1 else None)
 
 
-def _seeds(lines: Sequence[Line]) -> str:
+def _of_copies(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if copy_note(record)]
+
+
+def _source(record: Record) -> tuple[str, str]:
+    """What a copy was made from: beginning of the hash of its annotation file, and split."""
+    return str(copy_note(record)["source_sha256"])[:8], record.protocol.split
+
+
+def _copies(lines: Sequence[Line]) -> str:
+    """What the copies of a figure were made from; folders' names say nothing, and this is not the source itself."""
+    record = lines[0].records[0]
+    digest, split = _source(record)
+    return f"{split} of low-resolution copies of {copy_note(record)['source']} (sha256 {digest})"
+
+
+def _persons(records: Sequence[Record]) -> str:
+    return " or ".join(map(str, sorted({record.counts.persons for record in records})))
+
+
+def _datasets(lines: Sequence[Line], sweep: Sweep) -> str:
+    """Names of the copies, in the order of their places."""
+    records = sorted((record for line in lines for record in line.records), key=sweep.place)
+    return f"data {', '.join(dict.fromkeys(record.protocol.dataset for record in records))}"
+
+
+def _grouped(records: Iterable[Record], key: Callable[[Record], K]) -> dict[K, list[Record]]:
+    """Records by a key, in its order."""
+    groups: dict[K, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return dict(sorted(groups.items()))
+
+
+def _repeats(lines: Sequence[Line], place: Callable[[Record], X]) -> str:
+    """What became of several records of one line and place, in words."""
     seeds = {record.provenance.seed for line in lines for record in line.records}
-    several = any(len(line.at(size)) > 1 for line in lines for size in line.sizes)
-    if several:
-        return "mean over seeds, whiskers from worst to best"
     named = sorted(seed for seed in seeds if seed is not None)
-    return f"seed {', '.join(map(str, named))}" if named else ""
+    words = [f"seed {', '.join(map(str, named))}"] if named else []
+    if any(len(records) > 1 for line in lines for records in line.points(place).values()):
+        words = ["mean over seeds, whiskers from worst to best"]
+    superseded = sum(line.superseded for line in lines)
+    if superseded:
+        words.append(f"the latest record of each seed counts, {superseded} earlier left out")
+    return "; ".join(words)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -416,13 +442,15 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _finish(
-    figure: Figure, axes: Axes, title: str, shared: Sequence[str], seeds: str, handles: Sequence[Line2D]
+    figure: Figure, axes: Axes, title: str, shared: Sequence[str], repeats: str, handles: Sequence[Line2D]
 ) -> None:
-    details = "; ".join([*shared, *([seeds] if seeds else [])])
-    columns = int(figure.get_figwidth() * 13)
-    heading = "\n".join(textwrap.wrap(title, columns))
+    # both stay clear of the legend, whose labels are wrapped too
+    columns = int(10 * (figure.get_figwidth() - 2.8))
+    heading = "\n".join(textwrap.wrap(title, columns, break_on_hyphens=False))
     figure.suptitle(heading, x=0.01, ha="left", fontsize=12, weight="bold")
-    axes.set_title("\n".join(textwrap.wrap(details, columns - 36)), loc="left", fontsize=8, color="0.35")
+    details = "; ".join(filter(None, [*shared, repeats]))
+    wrapped = textwrap.wrap(details, int(1.3 * columns), break_on_hyphens=False)
+    axes.set_title("\n".join(wrapped), loc="left", fontsize=8, color="0.35")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     points, gap = 8, 0.9
@@ -444,12 +472,6 @@ def _save(figure: Figure, out: Path, name: str) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
-
-
-def _shape(size: Size) -> str:
-    """Height to width in lowest terms: 4:3."""
-    ratio = Fraction(size.height, size.width)
-    return f"{ratio.numerator}:{ratio.denominator}"
 
 
 def _by_size(res: str) -> tuple[int, int]:

@@ -1,86 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sample_records import on_copy, record
 
-from lrbench.records import (
-    Cost,
-    Counts,
-    MethodCall,
-    Metrics,
-    Protocol,
-    Provenance,
-    Record,
-    Training,
-    key_of,
-    write_record,
-)
-from lrbench.report.plots import line_labels, lines_of, plot
-from lrbench.structures import KEYPOINTS
-
-
-def record(method: str, res: str, ap: float | None, **changes: Any) -> Record:
-    given: dict[str, Any] = {
-        "seed": 0,
-        "flip": True,
-        "boxes": "gt",
-        "backbone": "hrnet_w32",
-        "dataset": "synth",
-        "split": "val",
-        "recipe": "quick",
-        "data_hash": "aaaa",
-        "crop": "paper",
-        "decoder": {},
-        "settings": {},
-        "status": "done",
-        "utc": "2025-01-01T00:00:00Z",
-        "keypoint_ap": {name: None if ap is None or name == "nose" else ap for name in KEYPOINTS},
-    } | changes
-    return Record(
-        key=key_of(method, res, given),
-        status=given["status"],
-        call=MethodCall(name=method, backbone=given["backbone"], sr="none", res=res, settings=given["settings"]),
-        training=Training(
-            recipe=given["recipe"],
-            data="synth/train",
-            data_hash="bbbb",
-            persons=100,
-            epochs=2,
-            batch=8,
-            start="scratch",
-            numbers={},
-        ),
-        protocol=Protocol(
-            dataset=given["dataset"],
-            split=given["split"],
-            data_hash=given["data_hash"],
-            boxes=given["boxes"],
-            flip=given["flip"],
-            align="corner",
-            decoder=given["decoder"],
-            degradation={"crop": {"name": given["crop"]}},
-            referee="r",
-        ),
-        metrics=Metrics(ap=ap),
-        keypoint_ap=given["keypoint_ap"],
-        counts=Counts(images=1, persons=10, crops=10, predictions=10),
-        cost=Cost(),
-        provenance=Provenance(
-            lrbench="0",
-            commit="",
-            code_hash="",
-            versions={},
-            weights_sha256="",
-            seed=given["seed"],
-            device="cpu",
-            precision="float32",
-            threads=1,
-            utc=given["utc"],
-        ),
-        settings={},
-    )
+from lrbench.records import Record, write_record
+from lrbench.report import plots
+from lrbench.report.plots import plot
 
 
 def labels(method: str) -> tuple[str, ...]:
@@ -163,45 +93,170 @@ def test_nothing_to_draw(tmp_path: Path):
         plot(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"flip": False}, ["flip test", "no flip test"]),
-        ({"boxes": "yolo.json"}, ["GT boxes", "boxes from yolo.json"]),
-        ({"recipe": "paper"}, ["recipe paper", "recipe quick"]),
-        ({"backbone": "hrnet_w48"}, ["hrnet_w32", "hrnet_w48"]),
-        ({"split": "test"}, ["test", "val"]),
-        ({"data_hash": "cccc"}, ["data aaaa", "data cccc"]),
-        ({"crop": "antialias"}, ["pixels: crops antialias", "plain crops"]),
-        ({"decoder": {"grid": {"blur": 3}}}, ["grid.blur=3", "no grid.blur"]),
-        ({"settings": {"radius": 5}, "decoder": {"radius": 5}}, ["no radius", "radius=5"]),
-        ({"settings": {"radius": 5}}, ["no radius", "radius=5"]),
-    ],
-)
-def test_other_protocol_is_another_line(change: dict[str, Any], words: list[str]):
-    lines = lines_of([record("one", "64x48", 0.2), record("one", "128x96", 0.3), record("one", "64x48", 0.4, **change)])
-    assert len(lines) == 2
-    assert sorted(line_labels(lines)[0]) == sorted(f"one, {word}" for word in words)
+Draw = Callable[[list[Record]], dict[str, Axes]]
 
 
-def test_a_difference_between_methods_is_marked_too():
-    lines = lines_of([record("one", "64x48", 0.2), record("two", "64x48", 0.3, flip=False)])
-    labels, shared = line_labels(lines)
-    assert labels == ["one, flip test", "two, no flip test"]
-    assert "GT boxes" in shared
-    assert "flip test" not in shared
+@pytest.fixture
+def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
+    """Axes of all figures over severity or height, by name; nothing is written."""
+    drawn: dict[str, Axes] = {}
+
+    def keep(figure: Figure, out: Path, name: str) -> list[Path]:
+        if name.startswith(("ap_over_severity", "ap_over_person_height")):
+            drawn[name] = figure.axes[0]
+        return [out / name]
+
+    def run(records: list[Record]) -> dict[str, Axes]:
+        monkeypatch.setattr(plots, "_save", keep)
+        plot(write(tmp_path, records))
+        return drawn
+
+    return run
 
 
-def test_settings_that_follow_the_size_keep_one_line():
-    records = [record("one", "64x48", 0.2, settings={"sigma": 1}), record("one", "128x96", 0.3, settings={"sigma": 2})]
-    (line,) = lines_of(records)
-    assert line_labels([line])[0] == ["one"]
+def drawn_lines(axes: Axes) -> list[tuple[list[float], list[float], bool]]:
+    """x to the nearest integer, y, and whether they are joined, of everything drawn but whiskers."""
+    found = [(bars.lines[0], bars.lines[0].get_linestyle() == "-") for bars in axes.containers]
+    return [([round(x) for x in f.get_xdata()], [round(y, 6) for y in f.get_ydata()], joined) for f, joined in found]
 
 
-def test_square_crops_are_another_line():
-    assert len(lines_of([record("one", "64x48", 0.2), record("one", "128x128", 0.3)])) == 2
+def legend(axes: Axes) -> list[str]:
+    (found,) = axes.figure.legends
+    return [text.get_text().replace("\n", " ") for text in found.get_texts()]
 
 
-def test_latest_record_of_a_seed_counts():
-    (line,) = lines_of([record("one", "64x48", 0.3, utc="2025-02-01T00:00:00Z"), record("one", "64x48", 0.2)])
-    assert [r.metrics.ap for r in line.records] == [0.3]
+def words_above(axes: Axes) -> tuple[str, str]:
+    """Title and the text below it, each as one line."""
+    details = axes.get_title(loc="left")
+    return axes.figure.get_suptitle().replace("\n", " "), details.replace("\n", " ")
+
+
+def sensor(method: str, severity: int, ap: float, weights: str = "w", **changes: object) -> Record:
+    return record(method, "64x48", ap, crop="sensor", severity=severity, weights=weights, **changes)
+
+
+def test_ap_over_severity(draw: Draw):
+    figures = draw(
+        [
+            record("one", "64x48", 0.6, weights="w"),
+            sensor("one", 1, 0.5),
+            sensor("one", 5, 0.1),
+            sensor("one", 3, 0.25),
+            sensor("one", 3, 0.375, weights="second", seed=1),
+            sensor("one", 1, 0.75, weights="second", seed=1),
+            *(sensor("two", severity, ap, weights=f"two{severity}") for severity, ap in ((2, 0.5), (4, 0.25))),
+            # other places, presets, sizes and data
+            record("one", "64x48", 0.2, crop="jpeg", severity=2, weights="w"),
+            record("one", "64x48", 0.2, crop="antialias", weights="w"),
+            record("one", "128x96", 0.2, crop="sensor", severity=2, weights="w"),
+            sensor("one", 2, 0.2, dataset="other"),
+        ]
+    )
+    assert list(figures) == ["ap_over_severity_synth_64x48_sensor"]
+    (axes,) = figures.values()
+    assert legend(axes) == ["one, one network", "two, trained at each severity"]
+    assert drawn_lines(axes) == [
+        ([1, 3, 5], [62.5, 31.25, 10.0], True),
+        ([0], [60.0], False),
+        ([2, 4], [50.0, 25.0], True),
+    ]
+    assert axes.containers[1].lines[0].get_markerfacecolor() == "white"
+    low, high = ([round(y, 6) for y in ends.get_ydata()] for ends in axes.containers[0].lines[1])
+    assert (low, high) == ([50.0, 25.0, 10.0], [75.0, 37.5, 10.0])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["plain", "1", "2", "3", "4", "5"]
+    title, details = words_above(axes)
+    assert title == "AP over severity of sensor at 64x48, measured on synth val (rendered pictures, not COCO)"
+    assert "open: plain crops, preset paper or none; mean over seeds" in details
+    assert "severity" not in details
+
+
+def test_severities_without_a_plain_point(draw: Draw):
+    (axes,) = draw([sensor("one", 1, 0.5), sensor("one", 2, 0.4)]).values()
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3", "4", "5"]
+    assert "plain" not in words_above(axes)[1]
+
+
+def test_no_figure_of_one_severity(draw: Draw):
+    assert draw([record("one", "64x48", 0.6), sensor("one", 3, 0.5), sensor("two", 4, 0.5)]) == {}
+
+
+def test_ap_over_severity_of_copies(draw: Draw):
+    given = {"scale": 4.0, "weights": "w", "persons": 70}
+    figures = draw(
+        [
+            *(on_copy("one", ap, preset="jpeg", copy_severity=s, **given) for s, ap in ((1, 0.5), (2, 0.25))),
+            on_copy("one", 0.75, preset="paper", **given),
+            # half as small, of other people, of another split
+            on_copy("one", 0.9, preset="jpeg", copy_severity=3, **given | {"scale": 2.0}),
+            on_copy("one", 0.9, preset="jpeg", copy_severity=4, source="9876543210", **given),
+            on_copy("one", 0.9, preset="jpeg", copy_severity=5, split="test", **given),
+        ]
+    )
+    assert list(figures) == ["ap_over_severity_copies-01234567_val_scale-4_64x48_jpeg"]
+    (axes,) = figures.values()
+    assert legend(axes) == ["one, one network"]
+    assert drawn_lines(axes) == [([1, 2], [50.0, 25.0], True), ([0], [75.0], False)]
+    title, details = words_above(axes)
+    assert title == (
+        "AP over severity of jpeg, scale 4, at 64x48, measured on val of low-resolution copies of "
+        "person_keypoints_val.json (sha256 01234567)"
+    )
+    assert "70 persons; data copy-paper-0-4.0, copy-jpeg-1-4.0, copy-jpeg-2-4.0; open: plain copies" in details
+
+
+def test_ap_over_person_height(draw: Draw):
+    given = {"weights": "w", "train_data": "coco/train"}
+    figures = draw(
+        [
+            *(on_copy("one", ap, height=h, persons=n, **given) for h, ap, n in ((32, 0.25, 90), (64, 0.5, 80))),
+            on_copy("two", 0.75, height=128, persons=7, **given),
+            # other people, another preset, another size, and no level height
+            on_copy("one", 0.9, height=128, source="9876543210", **given),
+            on_copy("one", 0.9, height=128, preset="jpeg", copy_severity=3, **given),
+            on_copy("one", 0.9, scale=4.0, **given),
+            record("one", "64x48", 0.9, **given),
+        ]
+    )
+    assert list(figures) == ["ap_over_person_height_copies-01234567_val_antialias_64x48"]
+    (axes,) = figures.values()
+    assert axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["32\nn=90", "64\nn=80", "128\nn=7"]
+    assert list(axes.get_xticks()) == [32, 64, 128]
+    assert legend(axes) == ["one, one network", "two, scored at one height"]
+    ((x, y, joined), (lone_x, lone_y, _)) = drawn_lines(axes)
+    assert x == pytest.approx([32, 64], rel=0.06)
+    assert (y, joined) == ([25.0, 50.0], True)
+    assert lone_x == pytest.approx([128], rel=0.06)
+    assert lone_y == [75.0]
+    title, details = words_above(axes)
+    assert title.startswith("AP over person height at 64x48, antialias, measured on val of low-resolution copies of")
+    assert "data copy-antialias-0-32, copy-antialias-0-64, copy-antialias-0-128; n persons scored" in details
+    assert axes.get_xlabel() == "height of the annotated box (px)"
+
+
+def test_heights_too_near_for_one_row_of_labels(draw: Draw):
+    (axes,) = draw([on_copy("one", 0.5, height=h, weights="w") for h in (16, 17, 128)]).values()
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["16\nn=10", "\n\n17\nn=10", "128\nn=10"]
+
+
+def test_figures_over_severity_and_height_are_written(tmp_path: Path):
+    records = [sensor("one", severity, 0.5) for severity in (1, 2)] + [
+        on_copy("one", 0.5, height=h, preset="jpeg", copy_severity=2) for h in (32, 48)
+    ]
+    paths = plot(write(tmp_path, records))
+    stems = ["ap_over_severity_synth_64x48_sensor", "ap_over_person_height_copies-01234567_val_jpeg-severity-2_64x48"]
+    assert [path.name for path in paths[-4:]] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    assert all(path.stat().st_size > 5000 for path in paths)
+    assert "n=10" in svg_words(paths[-1])
+
+
+def test_earlier_records_are_counted(draw: Draw):
+    (axes,) = draw(
+        [
+            sensor("one", 1, 0.5, utc="2025-02-01T00:00:00Z"),
+            sensor("one", 1, 0.4),
+            sensor("one", 2, 0.3),
+        ]
+    ).values()
+    assert drawn_lines(axes) == [([1, 2], [50.0, 30.0], True)]
+    assert words_above(axes)[1].endswith("seed 0; the latest record of each seed counts, 1 earlier left out")

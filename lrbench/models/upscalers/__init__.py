@@ -31,6 +31,7 @@ class UpscalerSpec:
         learned: has parameters.
         narrow: name of the upscaler that stands in for it on a processor; empty where there is none, so that it stays
             itself.
+        judged: it is another entry's network by the name it has when a second network judges its pictures.
     """
 
     summary: str
@@ -39,6 +40,7 @@ class UpscalerSpec:
     scales: tuple[int, ...] = (2, 4)
     learned: bool = True
     narrow: str = ""
+    judged: bool = False
 
     def build(self, scale: int = 4, residual: Residual = "released") -> Upscaler:
         """The network, with torch's initialisation.
@@ -106,6 +108,12 @@ UPSCALERS: dict[str, UpscalerSpec] = {
         paper="Ledig et al., SRGAN, CVPR 2017, arXiv:1609.04802",
         network=SRResNet,
     ),
+    "srgan": UpscalerSpec(
+        summary="srresnet, trained with --features",
+        paper="Ledig et al., SRGAN, CVPR 2017, arXiv:1609.04802",
+        network=SRResNet,
+        judged=True,
+    ),
     "msrresnet": UpscalerSpec(
         summary="SRResNet without batch norm, on a bilinear picture", paper=_ESRGAN, network=MSRResNet
     ),
@@ -131,6 +139,7 @@ UPSCALERS: dict[str, UpscalerSpec] = {
     "rrdb": UpscalerSpec(
         summary="23 residual blocks of dense blocks; ESRGAN's generator", paper=_ESRGAN, network=RRDBNet
     ),
+    "esrgan": UpscalerSpec(summary="rrdb, trained with --features", paper=_ESRGAN, network=RRDBNet, judged=True),
     # a quarter of all channels, and no more blocks than the taps need: ours, for processors
     "spsr_tiny": UpscalerSpec(
         summary="SPSR of 16 channels, 20 blocks, for processors",
