@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lrbench.degradation import PRESETS
-from lrbench.fitting import Course, Update
+from lrbench.fitting import LAST, Course, Update
 from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.perceptual import PoseFeatures, perceptual_loss
@@ -47,6 +48,11 @@ TDP_FEATURES_FROM = 0.1
 
 PATCHES = 8
 """Cells along each side of a patchwork."""
+
+
+def partner_of(weights: Path) -> Path:
+    """The upscaler that was trained together with a pose network, from the file of that one's weights."""
+    return weights.with_name(f"last_{UPSCALER}" if weights.name == LAST else UPSCALER)
 
 
 class Reading(nn.Module):

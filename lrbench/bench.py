@@ -25,13 +25,13 @@ import torch
 
 import lrbench
 from lrbench import evaluation, records
-from lrbench.adaptation import COURSES, UPSCALER
+from lrbench.adaptation import COURSES, partner_of
 from lrbench.cells import Cell, UpscalerCell
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
 from lrbench.datasets.images import DataError, ImageStore, Pixels
 from lrbench.degradation import Preset, load_preset
-from lrbench.fitting import WEIGHTS, Trained, fit, summary
+from lrbench.fitting import LAST, WEIGHTS, Trained, fit, summary
 from lrbench.geometry import Frame, Size, enlarged_size
 from lrbench.inference import Progress, predict, silent, to_image
 from lrbench.loading import Crops
@@ -45,7 +45,7 @@ from lrbench.recipes import Recipe, plan
 from lrbench.structures import Persons, Predictions
 from lrbench.training import Validate, processor_precision, train
 from lrbench.upscaler_training import UpscalerCourse, quality
-from lrbench.upscaling import open_upscaler
+from lrbench.upscaling import TOGETHER, open_upscaler, starting_tensors
 from lrbench.weights import (
     Fit,
     Start,
@@ -178,7 +178,7 @@ class Bench:
             "validate": self._validation(cell, method, device) if recipe.select == "best" else None,
         }
         keep: dict[str, Any] = {"run": run, "identity": identity, "device": device, "precision": precision}
-        if method.upscaling is not None and method.upscaling.pose in COURSES:
+        if method.stages and method.upscaling is not None and method.upscaling.pose in COURSES:
             course = COURSES[method.upscaling.pose](method, crops, recipe, **options)
             return run, fit(course, progress=self.progress, **keep)
         return run, train(method, crops, recipe, progress=self.progress, **options, **keep)
@@ -261,8 +261,12 @@ class Bench:
                 "other data"
             )
         learning, held = split_off(crops, rows, recipe.held_out)
-        pairs = Pairs(crops=learning, scale=cell.scale, kind=cell.pairs, jitter=recipe.jitter)
+        judge = judge_from(cell.features) if cell.features else None
+        # what a pose network sees in a patch of a person is not what it sees in the person
+        jitter = dataclasses.replace(recipe.jitter, patch=None) if isinstance(judge, PoseFeatures) else recipe.jitter
+        pairs = Pairs(crops=learning, scale=cell.scale, kind=cell.pairs, jitter=jitter)
         start = started_from(cell.start) if cell.start else Start()
+        tensors, residual = starting_tensors(cell.start, cell.upscaler) if cell.start else ({}, "bicubic")
         course = UpscalerCourse(
             cell.upscaler,
             cell.scale,
@@ -271,8 +275,9 @@ class Bench:
             recipe,
             seed=cell.seed,
             workers=cell.workers,
-            judge=judge_from(cell.features) if cell.features else None,
-            start=start.tensors,
+            judge=judge,
+            start=tensors,
+            residual=residual,
         )
         identity = {
             "upscaler": cell.upscaler,
@@ -281,7 +286,7 @@ class Bench:
             "pairs": cell.pairs,
             "lr_preset": cell.preset().plain if cell.pairs == "matched" else None,
             "features": hashlib.sha256(cell.features.read_bytes()).hexdigest() if cell.features else "",
-            "recipe": plain(recipe),
+            "recipe": plain(dataclasses.replace(recipe, jitter=jitter)),
             "epochs": course.epochs,
             "data": f"{dataset.name}/{cell.train_split}",
             "data_hash": dataset.hash,
@@ -327,12 +332,19 @@ class Bench:
             ValueError: wrong usage.
             DataError: weights missing, damaged or refused.
         """
-        cell = self.with_upscaler(on_fitting_backbone(cell))
+        cell = on_fitting_backbone(cell)
+        together = (choice := cell.upscaling()) is not None and choice.pose in TOGETHER
+        if not (together and cell.weights is not None and partner_of(cell.weights).is_file()):
+            cell = self.with_upscaler(cell)
         method, source = cell.compose(), cell.trained_as()
         weights, training, trained = self._weights(source, method if source is cell else source.compose())
-        upscaler, partner = _upscaler_of(method), weights.with_name(UPSCALER)
-        if method.upscaling is not None and method.upscaling.pose in ("joint", "tdp") and partner.is_file():
-            method = dataclasses.replace(cell, sr_weights=partner).compose()
+        upscaler = _upscaler_of(method)
+        if together:
+            if not partner_of(weights).is_file():
+                raise DataError(f"weights {weights}: {partner_of(weights).name}, trained with them, is not beside them")
+            assert method.upscaling is not None
+            method = dataclasses.replace(cell, sr_weights=partner_of(weights)).compose()
+            upscaler = {**(upscaler or {}), "further": method.upscaling.pose, "quality": None}
         return Opened(cell, method, weights, training, trained, upscaler)
 
     def evaluate(self, cell: Cell, *, overwrite: bool = True) -> records.Record:
@@ -473,7 +485,7 @@ class Bench:
         if given is not None:
             if not given.is_file():
                 raise DataError(f"weights {given}: no such file")
-            ours = given.name in (WEIGHTS, "last.safetensors")
+            ours = given.name in (WEIGHTS, LAST)
             return given, _training_of(given.parent) if ours else None, None
         recipe = cell.training_recipe()
         precision = cell.precision or processor_precision(cell.torch_device())
@@ -774,6 +786,8 @@ def _upscaler_of(method: Method[Any]) -> dict[str, Any] | None:
         return None
     told = path.parent / QUALITY
     facts = json.loads((path.parent / "settings.json").read_text())
+    if "upscaler" not in facts:  # the run of a pose network, which trained the upscaler, too
+        return None
     return {**facts, "quality": json.loads(told.read_text()) if told.is_file() else None}
 
 

@@ -318,10 +318,15 @@ class Cell(Computing):
         )
 
     def trained_as(self) -> Cell:
-        """The cell whose weights this one has: for ``clean`` that of the enlarged crops, else itself."""
+        """The cell whose weights this one has: of clean crops, of crops enlarged by interpolation, or itself."""
         choice = self.upscaling()
-        own = choice is None or choice.pose != "clean" or self.weights is not None
-        return self if own else self.clean_cell()
+        if choice is None or self.weights is not None:
+            return self
+        if choice.pose == "clean":
+            return self.clean_cell()
+        if choice.pose == "up" and self.sr != "bicubic":
+            return dataclasses.replace(self, sr="bicubic", sr_weights=None)
+        return self
 
     def clean_cell(self) -> Cell:
         """The same method on native crops of the enlarged size, plain and of its own alignment."""

@@ -42,12 +42,12 @@ class Control:
 
 ROWS = {
     "A": "the method on the small crop",
-    "B": "enlarged by bicubic interpolation: what enlarging alone does",
-    "C": "super-resolved, the network trained on clean crops, as published",
-    "D": "bicubic, the network trained on such crops: how far plain retraining goes",
-    "E": "super-resolved, the network trained on what the upscaler makes: the fair baseline",
-    "F": "A to E on other pixels: is the verdict one about aliasing?",
-    "H": "the clean network on clean crops of the enlarged size: the ceiling",
+    "B": "enlarged by bicubic interpolation, the network trained on clean crops; what enlarging alone does",
+    "C": "super-resolved, the network trained on clean crops; as published",
+    "D": "bicubic, the network trained on such crops; how far plain retraining goes",
+    "E": "super-resolved, the network trained on what the upscaler makes; the fair baseline",
+    "F": "all of these on other pixels; whether the verdict is about aliasing",
+    "H": "the clean network on clean crops of the enlarged size; the ceiling",
 }
 """What each letter stands for."""
 

@@ -24,7 +24,10 @@ from lrbench.inference import Progress, silent
 from lrbench.records import write_atomic
 
 WEIGHTS = "weights.safetensors"
-"""The chosen weights of a run; those of its last epoch are beside them as ``last.safetensors``."""
+"""The chosen weights of a run."""
+
+LAST = "last.safetensors"
+"""Those of its last epoch."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,8 @@ def _checkpoint(run: Path, course: Course, optimizers: Sequence[Any], history: l
     write_atomic(run / "state.pt", buffer.getvalue())
     lines = "".join(json.dumps(line) + "\n" for line in history)
     write_atomic(run / "metrics.jsonl", lines.encode())
-    write_atomic(run / "last.safetensors", course.files()[WEIGHTS])
+    for name, content in course.files().items():
+        write_atomic(run / (LAST if name == WEIGHTS else f"last_{name}"), content)
 
 
 def _keep(run: Path, course: Course) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lrbench.augmentation import Augmentation
+from lrbench.datasets.images import DataError
 from lrbench.fidelity import Fidelity, mean, per_picture
 from lrbench.fitting import WEIGHTS, Update
 from lrbench.models.network import count_parameters
@@ -42,7 +43,7 @@ from lrbench.models.upscalers.spsr import (
     released_structure_loss,
     structure_loss,
 )
-from lrbench.models.upscalers.upscaler import Upscaler, initialise
+from lrbench.models.upscalers.upscaler import Residual, Upscaler, initialise
 from lrbench.pairs import Jitter, Pair, Pairs
 from lrbench.structures import unknown
 from lrbench.training import as_floats
@@ -125,6 +126,10 @@ class UpscalerCourse:
         workers: threads that cut crops.
         judge: what else pictures are compared by; None for pixels and gradients alone.
         start: weights to begin with, by name; those that fit are used.
+        residual: what the network's details are added to; ``released`` where it begins with all of a published one's.
+
+    Raises:
+        DataError: nothing of `start` fits.
     """
 
     criterion = "val_psnr"
@@ -141,19 +146,20 @@ class UpscalerCourse:
         workers: int = 2,
         judge: Judge | None = None,
         start: Mapping[str, Tensor] | None = None,
+        residual: Residual = "bicubic",
     ) -> None:
         self.name, self.scale, self.seed, self.workers = name, scale, seed, workers
         self.pairs, self.held, self.recipe, self.judge = pairs, held, recipe, judge
         persons = len(pairs.crops.persons)
         self.batch = min(recipe.batch, persons)
         self.steps = max(1, persons // self.batch)
-        self.network = UPSCALERS[name].build(scale, "bicubic")
+        self.network = UPSCALERS[name].build(scale, residual)
         self.epochs = recipe.epochs or math.ceil(self._iterations() / self.steps)
         generator = torch.Generator().manual_seed(seed)
         initialise(self.network, generator)
         self.started = bool(start)
-        if start:
-            copy_matching(self.network, start)
+        if start and not copy_matching(self.network, start).used:
+            raise DataError(f"none of the {len(start)} tensors to start with fits {name}")
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.step = 0

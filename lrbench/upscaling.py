@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from lrbench.geometry import CoordinateMap, Frame, enlargement, invert
 from lrbench.method import BESIDE, Codec, Method
 from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
-from lrbench.models.upscalers.released import load_upscaler
-from lrbench.models.upscalers.upscaler import Upscaler
+from lrbench.models.upscalers.released import identify, load_upscaler
+from lrbench.models.upscalers.upscaler import Residual, Upscaler
 from lrbench.structures import POSES, Keypoints, unknown
 from lrbench.weights import read_weights, stated
 
@@ -31,6 +31,10 @@ P = TypeVar("P")
 
 Boundary = Literal["u8", "float"]
 """Pixels between upscaler and pose network: clamped and rounded to 8 bit, as in a file, or clamped only."""
+
+
+TOGETHER = ("joint", "tdp")
+"""Choices of `lrbench.structures.POSES` that train the upscaler, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +95,20 @@ def upscaling(
         raise ValueError(unknown("choice of pose", pose, POSES))
     spec, name = UPSCALERS.get(upscaler), upscaler
     if spec is None:
-        weights = Path(upscaler)
-        if not weights.is_file():
+        file = Path(upscaler)
+        if not file.is_file():
             raise ValueError(f"{unknown('upscaler', upscaler, UPSCALERS)} (or give a file of weights)")
-        name = str(stated(weights).get("upscaler") or weights.stem)
+        name, weights = str(stated(file).get("upscaler") or file.stem), weights or file
     elif scale not in spec.scales:
         raise ValueError(f"upscaler {upscaler}: scale {scale}; choose one of {', '.join(map(str, spec.scales))}")
     if name == "bicubic" and pose == "sr":
         pose = "up"  # the same thing
-    if pose in ("joint", "tdp") and spec is not None and not spec.learned:
-        raise ValueError(f"upscaler {upscaler} with pose={pose}: it has nothing to train; choose clean, up, sr or mix")
+    if pose in TOGETHER:
+        ours = UPSCALERS.get(name)
+        if ours is None:
+            raise ValueError(f"upscaler {upscaler} with pose={pose}: only upscalers that lrbench trained can go on")
+        if not ours.learned:
+            raise ValueError(f"upscaler {name} with pose={pose}: it has nothing to train; choose clean, up, sr or mix")
     return Upscaling(
         upscaler=name,
         sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
@@ -213,10 +221,35 @@ def open_upscaler(path: Path) -> Upscaler:
     about = stated(path)
     if about.get("upscaler") not in UPSCALERS:
         return load_upscaler(path)
-    # details of our own runs are added to another picture than those of released networks
-    upscaler = UPSCALERS[about["upscaler"]].build(int(about["scale"]), about["residual"])
     try:
+        # details of our own runs are added to another picture than those of released networks
+        upscaler = UPSCALERS[about["upscaler"]].build(int(about["scale"]), about["residual"])
         upscaler.load_state_dict(read_weights(path))
-    except RuntimeError as error:
-        raise DataError(f"weights {path}: not those of {about['upscaler']} ({str(error).splitlines()[0]})") from None
+    except (KeyError, ValueError, RuntimeError) as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"weights {path}: damaged, not those of {about['upscaler']} as it says ({words})") from None
     return upscaler.eval()
+
+
+def starting_tensors(path: Path, name: str) -> tuple[Mapping[str, Tensor], Residual]:
+    """What a file has for the training of an upscaler.
+
+    Args:
+        path: weights of that upscaler, or of one that shares layers with it, as RRDB does with SPSR.
+        name: of the upscaler.
+
+    Returns:
+        Tensors by our names, and what details are added to: as in the file where it is of the very network, else to
+        the bicubic picture.
+
+    Raises:
+        DataError: not a file of tensors.
+    """
+    tensors, about = read_weights(path), stated(path)
+    if about.get("upscaler") == name:
+        return tensors, about["residual"]
+    found = identify(tensors)
+    if found is None:
+        return tensors, "bicubic"
+    same = UPSCALERS[found.name].network is UPSCALERS[name].network
+    return found.tensors, "released" if same else "bicubic"

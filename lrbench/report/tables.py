@@ -36,9 +36,9 @@ METRIC_COLUMNS = (
 )
 """Headings of the measured metrics and their names in a record."""
 
-EXPENDABLE = ("AP 95% CI", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)")
-"""Columns that give way on a narrow console, in this order, and a line below it says so. ``backbone`` is the
-report's, which a footnote names as well."""
+EXPENDABLE = ("Backbone", "backbone", "AP 95% CI", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AR", "AP75", "AP50")
+"""Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
+all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
 
 RULED = box.Box("    \n    \n----\n    \n    \n    \n    \n    \n", ascii=True)
 """A line of hyphens below the heading and nothing else, the same in a terminal, a pipe and a log file."""
@@ -78,6 +78,18 @@ class Sheet:
         """Letter of a footnote; equal texts share one."""
         return self.marks.setdefault(text, letters(len(self.marks)))
 
+    def expendable(self) -> dict[str, str]:
+        """Columns that may be left out, in this order, and how a line below the table calls each."""
+        words = {column.heading: column.heading for column in self.columns}
+        words["backbone"] = "backbone of the report"
+        (backbones,) = (set(column.cells) for column in self.columns if column.heading == "Backbone")
+        if len(backbones) == 1:
+            words["Backbone"] = f"Backbone ({backbones.pop()} in every row)"
+        else:
+            del words["Backbone"]
+        present = {column.heading for column in self.columns} & words.keys()
+        return {heading: words[heading] for heading in EXPENDABLE if heading in present}
+
 
 class CompareTable:
     """A comparison for the console; fits itself to the width it is given."""
@@ -91,8 +103,8 @@ class CompareTable:
         unlimited = options.update(width=10_000)
         gap = 1
         drawn = _draw(self.sheet, left_out, gap)
-        present = [column.heading for column in self.sheet.columns]
-        for heading in ("", *(name for name in EXPENDABLE if name in present)):
+        expendable = self.sheet.expendable()
+        for heading in ("", *expendable):
             if Measurement.get(console, unlimited, drawn).maximum <= options.max_width:
                 break
             if heading:
@@ -113,8 +125,7 @@ class CompareTable:
             yield Padding(note, (0, 0, 0, 1), expand=False)
         captions = list(self.sheet.captions)
         if left_out:
-            names = ["backbone of the report" if name == "backbone" else name for name in left_out]
-            captions.append(f"Too narrow for: {', '.join(names)}.")
+            captions.append(f"Too narrow for: {', '.join(expendable[heading] for heading in left_out)}.")
         for line in captions:
             yield Padding(Text(line, style="dim"), (0, 0, 0, 1), expand=False)
 
@@ -210,32 +221,34 @@ def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, 
     enlarged = [row for row in rows if row.get("pose")]
     if not enlarged:
         return []
-    lines = []
-    letters_used = [letter for letter in ROWS if letter in {row.get("row") for row in rows}]
-    if letters_used:
-        lines.append("Rows: " + "; ".join(f"{letter} {ROWS[letter]}" for letter in letters_used) + ".")
-    presets = {name: load_preset(name).summary for name in _distinct(row.get("lr_preset") for row in rows)}
-    cut = " or ".join(_distinct(row.get("align") for row in enlarged))
-    made = "; ".join(f"{name}: {summary}" for name, summary in presets.items())
-    lines.append(f"Pixels: made once per person and read by every row, crops aligned by the rule {cut}; {made}.")
-    poses = [pose for pose in POSES if pose in {row.get("pose") for row in enlarged}]
-    lines.append("Pose networks: " + "; ".join(f"{pose} {POSES[pose]}" for pose in poses) + ".")
-    between = {"u8": "8-bit pixels between upscaler and network", "float": "float pixels in between"}
+    letters_used = {row.get("row") for row in rows}
+    lines = [f"{letter}: {words}." for letter, words in ROWS.items() if letter in letters_used]
+    sizes = {row.get("res") for row in enlarged}
+    rules = _distinct(row.get("align") for row in rows if row.get("res") in sizes)
+    pixels = f"cut once per person by the rule {rules[0]}, and read by every row of the size" if len(rules) == 1 else (
+        f"cut by the rule of each row's method ({', '.join(rules)}), so rows of different rules read different ones"
+    )  # fmt: skip
+    presets = [f"{name}: {load_preset(name).summary}" for name in _distinct(row.get("lr_preset") for row in rows)]
+    lines.append("; ".join([f"Pixels: {pixels}", *presets]) + ".")
+    poses = [f"{pose}: {words}" for pose, words in POSES.items() if pose in {row.get("pose") for row in enlarged}]
+    lines.append(f"Pose networks: {'; '.join(poses)}.")
+    between = {"u8": "8-bit pixels between upscaler and network", "float": "pixels between the two are not rounded"}
     back = {"composed": "coordinates mapped back exactly", "naive": "coordinates mapped back as if crops were native"}
-    lines.append(
-        f"{between.get(str(protocol.get('sr_boundary')), '')}; {back.get(str(protocol.get('sr_map')), '')}; "
-        "Params and GMACs are those of upscaler and pose network together."
-    )
-    for label, facts in {str(row["sr"]): row.get("upscaler") for row in enlarged}.items():
-        if facts:
-            lines.append(f"{label}: {upscaler_in_words(facts)}.")
-    return lines
+    chosen = (between.get(str(protocol.get("sr_boundary"))), back.get(str(protocol.get("sr_map"))))
+    costs = "Params and GMACs are those of upscaler and pose network together"
+    lines.append("; ".join([*filter(None, chosen), costs]) + ".")
+    trained = (f"{row['sr']}: {upscaler_in_words(facts)}." for row in enlarged if (facts := row.get("upscaler")))
+    return [*lines, *dict.fromkeys(trained)]
 
 
 def upscaler_in_words(facts: Mapping[str, Any]) -> str:
     """How an upscaler was trained, and how close its pictures are."""
-    trained = f"{facts['epochs']} epochs of {facts['persons']} persons of {facts['data']}, {facts['pairs']} pairs"
+    if "epochs" not in facts:
+        return f"trained further with the pose network ({facts['further']})"
+    epochs = f"{facts['epochs']} epoch{'' if facts['epochs'] == 1 else 's'}"
+    trained = f"{epochs} of {facts['persons']} persons of {facts['data']}, {facts['pairs']} pairs"
     judged = ", perceptual loss" if facts.get("features") else ""
+    judged += f", then further with the pose network ({facts['further']})" if facts.get("further") else ""
     quality = facts.get("quality")
     if not quality:
         return f"{trained}{judged}"
