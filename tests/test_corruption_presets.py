@@ -8,24 +8,49 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import get_args
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from lrbench.corruptions import realesrgan
 from lrbench.corruptions.blur import gaussian_blur, sharpened
 from lrbench.corruptions.bsrgan import BSRGAN
 from lrbench.corruptions.camera import Sensor, Surveillance
 from lrbench.corruptions.corruption import Corruption, seed_of
+from lrbench.corruptions.imagenet_c import Blur, Gauss, Jpeg, Shot
 from lrbench.corruptions.noise import to_linear
 from lrbench.corruptions.presets import CORRUPTIONS, SUMMARIES, load_corruption
 from lrbench.corruptions.realesrgan import RealESRGAN
 from lrbench.corruptions.resampling import at_scale, bicubic, inside, resize, to_float, to_pixels, warp
-from lrbench.geometry import Frame, Region, Size, apply, rescale
+from lrbench.geometry import Alignment, Frame, Region, Size, apply, enlargement, invert, rescale
+from lrbench.models.upscalers import UPSCALERS
 
 CLEAN = dataclasses.replace(Sensor.at(1), white=None)
 """The deterministic part of a sensor: lens and pixel area."""
+
+QUIET: dict[str, Corruption] = {
+    "sensor": CLEAN,
+    "surveillance": dataclasses.replace(Surveillance.coded(5, "jpeg"), white=None, quality=100),
+    "realesrgan": RealESRGAN(
+        noise_min=0.0,
+        noise_max=0.0,
+        noise_max2=0.0,
+        poisson_min=0.0,
+        poisson_max=0.0,
+        poisson_max2=0.0,
+        quality_min=100.0,
+        quality_max=100.0,
+    ),
+    "bsrgan": BSRGAN(noise_min=0, noise_max=0, quality_min=100, quality_max=100),
+    "jpeg": dataclasses.replace(Jpeg.at(1), quality=100),
+    "gauss": dataclasses.replace(Gauss.at(1), sigma=0.0),
+    "blur": Blur.at(1),
+    "shot": dataclasses.replace(Shot.at(1), photons=1e12),
+}
+"""All presets without noise and nearly without compression."""
 
 
 def every(*severities: int) -> list[Corruption]:
@@ -37,7 +62,9 @@ def every(*severities: int) -> list[Corruption]:
     return loaded
 
 
-def label(corruption: Corruption) -> str:
+def label(corruption: object) -> str | None:
+    if not isinstance(corruption, Corruption):
+        return None
     return f"{corruption.name}-{vars(corruption).get('severity', 0)}"
 
 
@@ -276,17 +303,39 @@ class TestWhere:
                 expected = rescale(center, scales)
                 assert np.abs(centroid(small, expected) - expected).max() < 0.02, name
 
-    @pytest.mark.parametrize("rotation", [0.0, 33.0])
-    @pytest.mark.parametrize("factor", [0.6, 1.5, 3.0, 6.0, 9.0])
-    @pytest.mark.parametrize("align", ["biased", "dark", "corner"])
-    def test_lens_and_area_at_crop_level(self, align, factor, rotation):
-        matrix = frame_matrix(align, factor, rotation, (301.3, 322.8))
+    @staticmethod
+    def quiet(name: str, make: Callable[[Corruption, np.random.Generator], np.ndarray]) -> np.ndarray:
+        """What a preset without noise makes, in [0, 1]; the mean of some draws where blurs and sizes are drawn too."""
+        draws = 24 if name in ("realesrgan", "bsrgan") else 1
+        return np.mean([to_float(make(QUIET[name], generator(seed))) for seed in range(draws)], axis=0)
+
+    @pytest.mark.parametrize("name", QUIET)
+    @pytest.mark.parametrize("scale", [2.0, 3.3, 4.0, 7.0])
+    def test_presets_without_noise_at_image_level(self, name, scale):
+        height, width, center = 201, 227, np.array([113.4, 96.8])
+        size, image = Size(round(height / scale), round(width / scale)), to_pixels(blob(201, 227, center, 1.5 * scale))
+        small = self.quiet(name, lambda corruption, rng: corruption.shrink(image, size, rng))
+        expected = rescale(center, (size.width / width, size.height / height))
+        assert np.abs(centroid(small, expected) - expected).max() < 0.02
+
+    @pytest.mark.parametrize("name", QUIET)
+    @pytest.mark.parametrize(("factor", "rotation"), [(0.6, 0.0), (1.5, 33.0), (3.0, 0.0), (6.0, 33.0), (9.0, 0.0)])
+    @pytest.mark.parametrize("align", get_args(Alignment))
+    def test_presets_without_noise_at_crop_level(self, name, factor, rotation, align):
+        """And after bicubic enlargement, through the composed map, in px of the small crop."""
+        size, matrix = Size(64, 48), frame_matrix(align, factor, rotation, (301.3, 322.8))
         center = np.array([300.0, 320.0]) + generator().uniform(-4, 4, 2) * factor
-        image = to_pixels(blob(640, 600, center, 1.5 * max(factor, 1.0)))
-        picture = warp(image, matrix, Size(64, 48), finer=4, finest_side=4096)
-        small = CLEAN.apply(picture, Size(64, 48), generator(), cropped=True)
+        # enlarged bilinearly, a blob hardly wider than a px of the photograph is no blob any more
+        image = to_pixels(blob(640, 600, center, max(1.5 * factor, 2.0)))
+        small = self.quiet(name, lambda corruption, rng: corruption.crop(image, matrix, size, rng))
         expected = apply(matrix, center)
         assert np.abs(centroid(small, expected) - expected).max() < 0.02
+
+        pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float()
+        large = UPSCALERS["bicubic"].build(4)(pixels)[0].permute(1, 2, 0).numpy()
+        composed = enlargement(Frame(size, align), 4, "composed")
+        found = centroid(large, apply(composed, expected), sigma=8.0)
+        assert np.abs(apply(invert(composed), found) - expected).max() < 0.02
 
     @pytest.mark.parametrize("s", [2, 4])
     def test_every_s_th_pixel_after_the_shifted_kernel(self, s):
@@ -333,12 +382,31 @@ class TestContrast:
     """Shares of contrast left of waves with 0.1 ... 1.3 cycles per small px."""
 
     CYCLES = (0.1, 0.25, 0.45, 0.6, 0.8, 0.97, 1.3)
+    BICUBIC = (1.00, 0.94, 0.61, 0.27, 0.03, 0.00, 0.01)
     AREA = (0.98, 0.91, 0.71, 0.52, 0.25, 0.03, 0.24)
     SOFT = (0.95, 0.72, 0.35, 0.15, 0.03, 0.01, 0.00)
 
     def test_area(self):
         for cycles, share in zip(self.CYCLES, self.AREA, strict=True):
             small = resize(wave(40, 1600, cycles / 4), Size(10, 400), "area")
+            assert contrast(small, cycles) == pytest.approx(share, abs=0.02), cycles
+
+    @pytest.mark.parametrize(
+        ("corruption", "shares"),
+        [
+            (QUIET["jpeg"], BICUBIC),
+            (QUIET["gauss"], BICUBIC),
+            (QUIET["shot"], BICUBIC),
+            (dataclasses.replace(QUIET["blur"], sigma=0.0), BICUBIC),
+            (dataclasses.replace(CLEAN, lens=0.0), AREA),
+            (dataclasses.replace(QUIET["surveillance"], lens=0.0, motion=0.0, amount=0.0), AREA),
+        ],
+        ids=label,
+    )
+    def test_samplers_of_whole_presets(self, corruption, shares):
+        for cycles, share in zip(self.CYCLES, shares, strict=True):
+            image = to_pixels(wave(40, 1600, cycles / 4))
+            small = to_float(corruption.shrink(image, Size(10, 400), generator()))
             assert contrast(small, cycles) == pytest.approx(share, abs=0.02), cycles
 
     def test_gaussian_of_half_a_small_pixel_then_bilinear(self):

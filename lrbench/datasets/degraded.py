@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -138,37 +138,38 @@ def degrade(
     _check_arguments(chosen, level, scale, size, height, boxes, workers)
     _check_folders(source, out)
     dataset, data = _read_source(source, split)
-    wanted = Manifest(
-        split=split,
-        preset=chosen.plain,
-        level=level,
-        scale=None if scale is None else float(scale),
-        size=None if size is None else str(size),
-        height=height,
-        seed=seed,
-        source=dataset.annotation_file.name,
-        source_sha256=sha256(dataset.annotation_file.read_bytes()),
-        versions=versions(),
-        images={},
-        files={},
-    )
-    copied, jobs = _plan(dataset, data, wanted)
-    documents = {f"annotations/person_keypoints_{split}.json": _to_bytes(copied)}
-    if boxes is not None:
-        scales = {int(i["id"]): tuple(i["lrbench_scale"]) for i in copied["images"]}
-        documents[f"annotations/detections_{split}.json"] = _to_bytes(map_detections(_read_rows(boxes), scales))
-    try:
-        return dataclasses.asdict(_write(out, wanted, chosen, jobs, documents, workers, progress))
-    except BrokenProcessPool:
-        raise RuntimeError(
-            f"a worker process that degrades {source} was killed, perhaps for lack of memory; "
-            "run the same command with fewer workers, it goes on where it stopped"
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"out folder {out}: cannot be written ({error.strerror or error}); choose a folder you may write to, "
-            "with enough space"
-        ) from None
+    with _workers(workers, len(dataset.images.path)) as pool:
+        wanted = Manifest(
+            split=split,
+            preset=chosen.plain,
+            level=level,
+            scale=None if scale is None else float(scale),
+            size=None if size is None else str(size),
+            height=height,
+            seed=seed,
+            source=dataset.annotation_file.name,
+            source_sha256=sha256(dataset.annotation_file.read_bytes()),
+            versions=versions(),
+            images={},
+            files={},
+        )
+        copied, jobs = _plan(dataset, data, wanted)
+        documents = {f"annotations/person_keypoints_{split}.json": _to_bytes(copied)}
+        if boxes is not None:
+            scales = {int(i["id"]): tuple(i["lrbench_scale"]) for i in copied["images"]}
+            documents[f"annotations/detections_{split}.json"] = _to_bytes(map_detections(_read_rows(boxes), scales))
+        try:
+            return dataclasses.asdict(_write(out, wanted, chosen, jobs, documents, pool, progress))
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"a worker process that degrades {source} was killed, perhaps for lack of memory; "
+                "run the same command with fewer workers, it goes on where it stopped"
+            ) from None
+        except OSError as error:
+            raise DataError(
+                f"out folder {out}: cannot be written ({error.strerror or error}); choose a folder you may write to, "
+                "with enough space"
+            ) from None
 
 
 def verify(out: Path, source: Path, *, workers: int = 2, progress: Progress | None = None) -> list[str]:
@@ -390,7 +391,7 @@ def _write(
     preset: Preset,
     jobs: list[_Job],
     documents: Mapping[str, bytes],
-    workers: int,
+    pool: ProcessPoolExecutor | None,
     progress: Progress | None,
 ) -> Manifest:
     found = begin(out, dataclasses.replace(wanted, files={name: sha256(data) for name, data in documents.items()}))
@@ -400,8 +401,8 @@ def _write(
     (out / "annotations").mkdir(exist_ok=True)
     images: dict[str, str] = {}
     work = functools.partial(_make, folder, preset)
-    with journal_of(out, wanted.split).open("ab") as log, contextlib.closing(_each(work, jobs, workers)) as runs:
-        for count, made in enumerate(runs, 1):
+    with journal_of(out, wanted.split).open("ab") as log:
+        for count, made in enumerate(_each(work, jobs, pool), 1):
             images.update(made)
             log.write(journal_line(made))
             log.flush()
@@ -443,7 +444,7 @@ def _pixels(preset: Preset, job: _Job, outputs: Sequence[_Output]) -> Iterator[P
     image = read_image(job.path, job.size) if outputs else None
     for output in outputs:
         assert image is not None
-        rng = np.random.default_rng(output.seed)
+        rng = np.random.default_rng(output.seed) if preset.random else None
         if output.matrix is None:
             yield shrink(image, preset, output.size, rng)
         else:
@@ -477,29 +478,29 @@ def _compare(folder: Path, preset: Preset, job: _Job) -> list[str]:
 def _differences(out: Path, source: Path, made: Manifest, workers: int, progress: Progress | None) -> list[str]:
     preset = load_preset(made.preset["name"], made.preset.get("severity"))
     dataset, data = _read_source(source, made.split)
-    lines = []
-    if preset.plain != made.preset:
-        lines.append(f"{made.split}: preset {in_words(made.preset)}; this version has {in_words(preset.plain)}")
-    digest = sha256(dataset.annotation_file.read_bytes())
-    if digest != made.source_sha256:
-        lines.append(f"{made.split}: made from an annotation file with sha256 {made.source_sha256}, found {digest}")
-    copied, jobs = _plan(dataset, data, made)
-    for name, expected in made.files.items():
-        path = out / name
-        if not path.is_file():
-            lines.append(f"{name}: missing")
-        elif sha256(path.read_bytes()) != expected:
-            lines.append(f"{name}: not the file of the manifest")
-    name = f"annotations/person_keypoints_{made.split}.json"
-    if made.files.get(name) != sha256(_to_bytes(copied)):
-        lines.append(f"{name}: made again from the source, it differs")
-    folder, expected_names = out / "images" / made.split, {o.name for job in jobs for o in job.outputs}
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    lines += [f"{name}: not part of the copy" for name in sorted(present - expected_names)]
-    jobs = _with_known(jobs, made)
-    pixels: list[str] = []
-    with contextlib.closing(_each(functools.partial(_compare, folder, preset), jobs, workers)) as runs:
-        for count, found in enumerate(runs, 1):
+    with _workers(workers, len(dataset.images.path)) as pool:
+        lines = []
+        if preset.plain != made.preset:
+            lines.append(f"{made.split}: preset {in_words(made.preset)}; this version has {in_words(preset.plain)}")
+        digest = sha256(dataset.annotation_file.read_bytes())
+        if digest != made.source_sha256:
+            lines.append(f"{made.split}: made from an annotation file with sha256 {made.source_sha256}, found {digest}")
+        copied, jobs = _plan(dataset, data, made)
+        for name, expected in made.files.items():
+            path = out / name
+            if not path.is_file():
+                lines.append(f"{name}: missing")
+            elif sha256(path.read_bytes()) != expected:
+                lines.append(f"{name}: not the file of the manifest")
+        name = f"annotations/person_keypoints_{made.split}.json"
+        if made.files.get(name) != sha256(_to_bytes(copied)):
+            lines.append(f"{name}: made again from the source, it differs")
+        folder, expected_names = out / "images" / made.split, {o.name for job in jobs for o in job.outputs}
+        present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        lines += [f"{name}: not part of the copy" for name in sorted(present - expected_names)]
+        jobs = _with_known(jobs, made)
+        pixels: list[str] = []
+        for count, found in enumerate(_each(functools.partial(_compare, folder, preset), jobs, pool), 1):
             pixels += found
             if progress is not None:
                 progress(count, len(jobs))
@@ -508,20 +509,34 @@ def _differences(out: Path, source: Path, made: Manifest, workers: int, progress
     return lines + sorted(pixels)
 
 
-def _each(work: Callable[[_Job], T], jobs: Sequence[_Job], workers: int) -> Generator[T, None, None]:
-    """Results of all jobs in any order; leaves no process behind, whatever happens."""
-    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
-    workers = min(workers, len(chunks))
-    if workers <= 1:
-        yield from map(work, jobs)
+@contextlib.contextmanager
+def _workers(most: int, pictures: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes for so many source pictures, or None where one is enough; none is left behind, whatever happens.
+
+    They start at once: while they import, the caller plans.
+    """
+    count = min(most, math.ceil(pictures / _CHUNK))
+    if count <= 1:
+        yield None
         return
     context = multiprocessing.get_context("spawn")  # forking a process with OpenCV's or torch's threads can hang
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
-        for future in as_completed([pool.submit(_run_chunk, work, chunk) for chunk in chunks]):
-            yield from future.result()
+        for _ in range(count):
+            pool.submit(os.getpid)  # a pool has no processes before it has tasks
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _each(work: Callable[[_Job], T], jobs: Sequence[_Job], pool: ProcessPoolExecutor | None) -> Iterator[T]:
+    """Results of all jobs in any order."""
+    if pool is None:
+        yield from map(work, jobs)
+        return
+    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
+    for future in as_completed([pool.submit(_run_chunk, work, chunk) for chunk in chunks]):
+        yield from future.result()
 
 
 def _run_chunk(work: Callable[[_Job], T], jobs: Sequence[_Job]) -> list[T]:

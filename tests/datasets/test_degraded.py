@@ -153,6 +153,31 @@ class TestAnnotations:
             if not annotation["iscrowd"] and annotation["num_keypoints"]:
                 assert np.abs(np.subtract(back["segmentation"], annotation["segmentation"])).max() < 1e-6
 
+    @ALL
+    def test_there_and_back_by_the_map_alone(self, source, tmp_path, how):
+        """Without the source's own numbers that a copy keeps."""
+        degrade(source, tmp_path / "out", workers=1, **how)
+        before, copy = annotations_of(source), annotations_of(tmp_path / "out")
+        kept = ("bbox", "area", "keypoints", "num_keypoints")
+        for annotation in copy["annotations"]:
+            for key in kept:
+                annotation.pop(f"lrbench_source_{key}", None)
+        by_id = {a["id"]: a for a in before["annotations"]}
+        mapped = {a["id"] for a in copy["annotations"]}
+        for back in original_annotations(copy)["annotations"]:
+            for key in kept if back["id"] in mapped else ():
+                assert np.abs(np.subtract(back[key], by_id[back["id"]][key])).max() < 1e-6
+        people = [a for a in copy["annotations"] if a["num_keypoints"]]
+        assert len(people) == 40
+        results = [{k: a[k] for k in ("image_id", "category_id", "keypoints", "bbox")} for a in people]
+        for row, annotation in zip(original_results(results, copy), people, strict=True):
+            truth = by_id[annotation["id"]]
+            points, labelled = (np.reshape(a["keypoints"], (17, 3)) for a in (row, truth))
+            seen = labelled[:, 2] > 0
+            assert np.abs(points[seen, :2] - labelled[seen, :2]).max() < 1e-6
+            assert np.abs(np.subtract(row["bbox"], truth["bbox"])).max() < 1e-6
+            assert row["image_id"] == truth["image_id"]
+
     def test_the_law_of_resized_pictures(self, source, tmp_path):
         degrade(source, tmp_path / "out", workers=1, **IMAGE)
         before, copy = annotations_of(source), annotations_of(tmp_path / "out")
@@ -280,8 +305,10 @@ class TestAnnotations:
 
 
 class TestPictures:
-    @pytest.mark.parametrize("preset", ["paper", "antialias"])
-    @BOTH
+    @pytest.mark.parametrize(
+        "preset", [{"preset": "paper"}, {"preset": "antialias"}, {"preset": "blur", "severity": 1}], ids=str
+    )
+    @pytest.mark.parametrize("how", [IMAGE, CROP, HEIGHT], ids=["image", "crop", "height"])
     def test_a_blob_ends_where_its_annotation_says(self, tmp_path, how, preset):
         source = make_source(tmp_path / "source", pictures=3)
         data = annotations_of(source)
@@ -289,10 +316,11 @@ class TestPictures:
             x, y = annotation["keypoints"][:2]
             image = data["images"][annotation["image_id"] - 1]
             rows, columns = np.mgrid[: image["height"], : image["width"]]
-            step = 4 if how is IMAGE else annotation["bbox"][3] * 1.25 / 64
+            height = annotation["bbox"][3]
+            step = {"image": 4, "crop": height * 1.25 / 64, "height": height / 40}[how.get("level", "image")]
             value = 250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (1.0 * step) ** 2))
             cv2.imwrite(str(source / "images" / "val" / image["file_name"]), np.repeat(value[:, :, None], 3, axis=2))
-        degrade(source, tmp_path / "out", workers=1, **{**how, "preset": preset})
+        degrade(source, tmp_path / "out", workers=1, **(how | preset))
         copy = annotations_of(tmp_path / "out")
         files = {image["id"]: image["file_name"] for image in copy["images"]}
         checked = 0
@@ -424,9 +452,11 @@ class TestRepeating:
     def test_stopping_leaves_no_workers(self, tmp_path, kind):
         source = make_source(tmp_path / "source", pictures=160)
         code = (
-            "import sys; from pathlib import Path; from lrbench.datasets.degraded import degrade\n"
+            "import signal, sys; from pathlib import Path; from lrbench.datasets.degraded import degrade\n"
             "from multiprocessing import active_children as c\n"
             "if __name__ == '__main__':\n"
+            # a shell's background job starts with Ctrl-C ignored, and so do its children
+            "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "    tell = lambda done, total: print(*[p.pid for p in c()], flush=True)\n"
             "    degrade(Path(sys.argv[1]), Path(sys.argv[2]), preset='antialias', scale=4, progress=tell)\n"
         )
