@@ -1,8 +1,8 @@
-"""The commands as functions: same names, same options."""
+"""The commands as functions: same names, same options; a repeatable option is a sequence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ def compare(
     upscalers: Sequence[str] = (),
     poses: Sequence[str] = (),
     presets: Sequence[str] = (),
+    controls: bool = True,
+    clean: Mapping[str, Path] | None = None,
     may_train: bool = True,
     overwrite: Overwrite = "never",
     progress: Progress = silent,
@@ -63,7 +65,7 @@ def compare(
         res: ``HxW``, or several; None for 64x48, or all of the table.
         table: name of a published table.
         seeds: one row each.
-        upscalers, poses, presets: further rows, see `lrbench.comparison.Selection`.
+        upscalers, poses, presets, controls, clean: see `lrbench.comparison.Selection`.
         may_train: train what is missing.
         overwrite: score again what has a record.
         progress: called with (what, done, total, note).
@@ -79,6 +81,8 @@ def compare(
         upscalers=upscalers,
         poses=poses,
         presets=presets,
+        controls=controls,
+        clean=clean or {},
     )
     cell = Cell(method="", res=Size(64, 48), **options)
     planned = plan_methods(cell, chosen) if table is None else plan_table(table, cell, chosen)

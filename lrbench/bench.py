@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import hashlib
 import json
-import math
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import lrbench
 from lrbench import evaluation, records
 from lrbench.adaptation import COURSES, partner_of
 from lrbench.cells import Cell, UpscalerCell
@@ -41,6 +32,8 @@ from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.perceptual import Judge, PoseFeatures, load_vgg
 from lrbench.pairs import Pairs, detailed, split_off
+from lrbench.predictions import in_original_coordinates
+from lrbench.provenance import code_hash, peak_memory, provenance
 from lrbench.recipes import Recipe, plan
 from lrbench.structures import Persons, Predictions
 from lrbench.training import Validate, processor_precision, train
@@ -384,7 +377,7 @@ class Bench:
         )
         seconds = time.perf_counter() - begin
         results = evaluation.to_results(predictions, method.rescoring)
-        truth, scored = _original(dataset, results)
+        truth, scored = in_original_coordinates(dataset, results)
         (params, macs), (params_sr, macs_sr) = costs(method), upscaler_costs(method)
         record = records.Record(
             key=key,
@@ -546,79 +539,6 @@ def sr_label(method: Method[Any]) -> str:
     return "none" if method.upscaling is None else str(method.upscaling.label)
 
 
-def evaluate_predictions(
-    path: Path, data: str, split: str, results: Path, *, progress: Progress = silent
-) -> records.Record:
-    """Score a COCO keypoint result of any tool; needs the annotations, no pictures.
-
-    Raises:
-        DataError: the file is none, or belongs to other pictures.
-    """
-    dataset = open_dataset(data, split, need_images=False, progress=progress)
-    rows = _read_results(path, dataset)
-    truth, scored = _original(dataset, rows)
-    sha = hashlib.sha256(path.read_bytes()).hexdigest()
-    protocol = records.Protocol(
-        dataset=dataset.name,
-        split=split,
-        data_hash=dataset.hash,
-        boxes="unknown",
-        flip=False,
-        align="unknown",
-        decoder={},
-        degradation={"dataset": dataset.source} if dataset.source else {},
-        rescoring=0.0,
-        oks_nms=1.0,
-        referee=f"pycocotools {version('pycocotools')}",
-    )
-    record = records.Record(
-        key=records.key_of("predictions", protocol.model_dump(), sha),
-        call=records.MethodCall(name="predictions", backbone="", sr="none", res="", settings={"file": path.name}),
-        training=None,
-        protocol=protocol,
-        metrics=evaluation.score(truth, scored),
-        keypoint_ap=evaluation.score_keypoints(truth, scored),
-        counts=records.Counts(
-            images=len(dataset.images.id), persons=len(dataset.persons), crops=0, predictions=len(scored)
-        ),
-        cost=records.Cost(),
-        provenance=provenance("", sha, None, "cpu", "-"),
-        settings={},
-    )
-    records.write_record(results, record, scored)
-    return record
-
-
-def _read_results(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
-    from lrbench.structures import KEYPOINTS
-
-    try:
-        data = path.read_bytes()
-        rows = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except gzip.BadGzipFile as error:
-        raise DataError(f"predictions {path}: damaged ({error})") from None
-    except OSError as error:
-        raise DataError(f"predictions {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise DataError(f"predictions {path}: not valid JSON ({error})") from None
-    if not isinstance(rows, list):
-        raise DataError(f"predictions {path}: expected a list of COCO keypoint results, found {type(rows).__name__}")
-    known = set(dataset.images.id.tolist())
-    for number, row in enumerate(rows):
-        where = f"predictions {path}, row {number}"
-        try:
-            image_id, keypoints = int(row["image_id"]), [float(v) for v in row["keypoints"]]
-            finite = all(map(math.isfinite, [*keypoints, float(row["score"])]))
-            int(row["category_id"])
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"{where}: expected image_id, category_id, keypoints and score") from None
-        if len(keypoints) != 3 * len(KEYPOINTS) or not finite:
-            raise DataError(f"{where}: expected {3 * len(KEYPOINTS)} finite numbers as keypoints, and a finite score")
-        if image_id not in known:
-            raise DataError(f"{where}: image {image_id} is not in {dataset.name}/{dataset.split}")
-    return rows
-
-
 class MissingWeights(DataError):
     """Nothing was trained yet."""
 
@@ -660,78 +580,6 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ValueError(f"folder {folder}: cannot be written ({error.strerror}); choose another one") from None
-
-
-@lru_cache(maxsize=64)
-def code_hash(method: str) -> str:
-    """sha256 over the sources that decide a number: all below the commands, and a method's file if one is named."""
-    from lrbench.method import source_file
-
-    root = Path(lrbench.__file__).parent
-    beside = (
-        "__init__",
-        "api",
-        "bench",
-        "cells",
-        "cli",
-        "comparison",
-        "console",
-        "controls",
-        "listing",
-        "pretraining",
-        "published",
-        "records",
-    )
-    paths = [p for p in root.glob("*.py") if p.stem not in beside]
-    paths += [p for folder in ("codecs", "models", "corruptions") for p in (root / folder).rglob("*.py")]
-    paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
-    digest = hashlib.sha256()
-    for path in [*sorted(paths), *([source_file(method)] if method else [])]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def provenance(
-    method: str, weights_sha: str, seed: int | None, device: str, precision: str, *, weights_used: str = ""
-) -> records.Provenance:
-    """Versions, device and time of a measurement."""
-    packages = ("torch", "numpy", "opencv-python-headless", "pycocotools", "scikit-learn", "lightning-fabric")
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return records.Provenance(
-        lrbench=lrbench.__version__,
-        commit=commit(),
-        code_hash=code_hash(method) if method else "",
-        versions={"python": platform.python_version(), **{p: version(p) for p in packages}},
-        weights_sha256=weights_sha,
-        weights_used=weights_used,
-        seed=seed,
-        device=f"{device} ({name})",
-        precision=precision,
-        threads=torch.get_num_threads(),
-        utc=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-@lru_cache(maxsize=1)
-def commit() -> str:
-    """Commit of the checkout lrbench runs from, with ``+changes`` where files differ; empty for an installed copy."""
-    root = Path(lrbench.__file__).parent
-    try:
-        run = ["git", "-C", str(root)]
-        head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(
-            [*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True
-        ).stdout
-        return f"{head[:12]}+changes" if dirty.strip() else head[:12]
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def peak_memory(device: str) -> int:
-    """Bytes: allocated on a GPU, resident set of this process on a CPU."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def start_of(cell: Cell, recipe: Recipe, method: Method[Any]) -> Start:
@@ -814,13 +662,3 @@ def judge_from(path: Path) -> Judge:
     model = load_method(about["method"], Size.parse(about["res"]), about["backbone"] or None).build_model()
     load_weights(model.network, path, about["method"])
     return PoseFeatures(model)
-
-
-def _original(dataset: Dataset, results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Truth and results in the coordinates of the original photographs, also for a degraded copy."""
-    truth = json.loads(dataset.annotation_file.read_bytes())
-    if "lrbench" not in truth:
-        return truth, results
-    from lrbench.datasets.degraded import original_annotations, original_results
-
-    return original_annotations(truth), original_results(results, truth)

@@ -262,7 +262,8 @@ def eval(
     """Score a trained method, a file of weights, or the result file of another tool, and keep the record."""
     given = dict(locals())
     with errors(verbose), reporter(quiet) as report:
-        from lrbench.bench import Bench, check_writable, evaluate_predictions
+        from lrbench.bench import Bench, check_writable
+        from lrbench.predictions import evaluate_predictions
         from lrbench.report.summaries import record_summary
         from lrbench.weights import stated_size
 
@@ -378,6 +379,8 @@ def compare(
             settings=settings,
             clean=by_method(clean),
         )
+        if table is None and set(sr) <= {"none"}:
+            check_upscaler_options(given)
         repeated = ("sr", "pose", "lr_preset", "seed", "clean", "settings", "res")
         shared = Cell(method="", res=Size(64, 48), **fields_of(Cell, given, but=repeated))
         planned = plan_methods(shared, selection) if table is None else plan_table(table, shared, selection)
@@ -389,7 +392,8 @@ def compare(
             report.say(announcement(cells[0]))
 
         def begin(number: int, cell: Cell) -> None:
-            report.context = f"[{number}/{len(planned)}] {cell.method} {cell.res}"
+            front = "" if cell.sr == "none" else f" {Path(cell.sr).name} {cell.pose}"
+            report.context = f"[{number}/{len(planned)}] {cell.method} {cell.res}{front}"
 
         bench = Bench(report)
         outcome = run_planned(bench, planned, may_train=may_train, overwrite=overwrite, begin=begin)
@@ -655,8 +659,12 @@ def make_cell(given: Mapping[str, Any]) -> Cell:
         load_plugin(path)
     method = given["method"]
     chosen = {"res": Size.parse(given["res"]), "settings": parse_settings(method, given["settings"])}
+    if given["sr"] == "none":
+        check_upscaler_options(given)
     cell = Cell(**fields_of(Cell, given) | chosen)
     check(cell)
+    if cell.clean is not None:
+        check_file(f"--clean {cell.clean}", cell.clean)
     return cell
 
 
@@ -690,11 +698,47 @@ def fields_of(kind: type[Any], given: Mapping[str, Any], but: Sequence[str] = ()
     return {f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given and f.name not in but}
 
 
+def check_upscaler_options(given: Mapping[str, Any]) -> None:
+    """Refuse options of upscalers where there is none.
+
+    Args:
+        given: options by name; of repeatable ones the list.
+
+    Raises:
+        ValueError: there is one.
+    """
+    from lrbench.cells import Cell
+
+    theirs = ("sr_boundary", "sr_epochs", "sr_map", "sr_pairs", "sr_scale", "pose", "clean", "adapt_epochs")
+    for field in dataclasses.fields(Cell):
+        value = given.get(field.name, field.default)
+        if field.name in theirs and value not in (field.default, []):
+            option = f"--{field.name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+            raise ValueError(f"{option}: there is no upscaler; give --sr NAME, see lrbench ls upscalers")
+
+
+def check_file(option: str, path: Path) -> None:
+    """Refuse a file that is not there before any work begins.
+
+    Args:
+        option: as it was given, for the message.
+        path: of the file.
+
+    Raises:
+        DataError: it is not.
+    """
+    from lrbench.datasets.images import DataError
+
+    if not path.is_file():
+        raise DataError(f"{option}: no such file")
+
+
 def by_method(texts: Sequence[str]) -> dict[str, Path]:
     """Read ``METHOD=FILE`` texts.
 
     Raises:
         ValueError: no equals sign, or an unknown method.
+        DataError: no such file.
     """
     from lrbench.method import method_names
     from lrbench.structures import unknown
@@ -706,6 +750,7 @@ def by_method(texts: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"--clean {text}: expected METHOD=FILE, for example hrnet=pose_hrnet_w32_256x192.pth")
         if method not in method_names():
             raise ValueError(unknown("method", method, method_names()))
+        check_file(f"--clean {text}", Path(path))
         files[method] = Path(path)
     return files
 
@@ -731,6 +776,8 @@ def announcement(cell: Cell) -> str:
 
     recipe, method = cell.training_recipe(), cell.compose()
     begin = cell.start or ", ".join(cell.pretrained) or recipe.start
+    if cell.continues_clean and method.stages:
+        begin = f"a clean network of {cell.enlarged}"
     plans = plan(method, recipe)
     epochs = f"{plans[-1].last} epochs of batch {recipe.batch or method.batch}, " if plans else ""
     return (

@@ -137,10 +137,15 @@ def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
         ValueError: no such table, or nothing of it is asked for.
     """
     printed: list[Planned] = []
-    natives: dict[tuple[Any, ...], list[Planned]] = {}
+    again: dict[tuple[Any, ...], list[Planned]] = {}
     controlled: dict[tuple[Any, ...], list[Planned]] = {}
     first, *others = selection.presets or (cell.lr_preset, SECOND_PRESET)
-    for entry in published.entries(table, selection.methods, list(map(str, selection.sizes))):
+    entries = published.entries(table, selection.methods, list(map(str, selection.sizes)))
+    if not entries:
+        raise ValueError(f"table {table} has no row of these methods and sizes; see lrbench ls tables")
+    if (selection.upscalers or selection.poses) and all(entry.reported.sr == "none" for entry in entries):
+        raise ValueError(f"table {table} has no row with an upscaler; name methods instead of a table to add one")
+    for entry in entries:
         if not entry.method:
             printed.append(Planned(None, entry.reported, entry.reason))
             continue
@@ -149,28 +154,25 @@ def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
             key = (row.method, str(row.settings), row.backbone, row.res)
             if entry.reported.sr == "none":
                 printed += selection.seeded(row, entry.reported, "A")
-                again = [replace(row, lr_preset=preset) for preset in others]
-                natives[key] = [item for native in again for item in selection.seeded(native, row="F")]
+                pixels = [replace(row, lr_preset=preset) for preset in others]
+                again[key] = [item for other in pixels for item in selection.seeded(other, row="F")]
                 continue
             names = upscalers_of(entry.reported.sr, selection.upscalers, quick=row.recipe_name == "quick")
             own = names[0] if names else BICUBIC
             for pose in selection.poses or ("clean",):
                 printed += selection.seeded(replace(row, sr=own, pose=pose), entry.reported, "C")
-            if selection.controls and key not in controlled:
+            if key not in controlled:
                 rows = controls(names, first, others, published=own)
                 controlled[key] = [item for c in rows for item in selection.seeded(_as(row, c), row=c.row)]
-                ceiling = replace(row, sr=own, pose="clean").clean_cell()
-                controlled[key] += selection.seeded(ceiling, row="H")
+                controlled[key] += selection.seeded(replace(row, sr=own, pose="clean").clean_cell(), row="H")
         except ValueError as error:  # an upscaler or a size that this version does not have
             printed.append(Planned(None, entry.reported, str(error)))
-    if not printed:
-        raise ValueError(f"table {table} has no row of these methods and sizes; see lrbench ls tables")
-    if not controlled:  # letters only tell controls from what is printed
-        printed = [replace(item, row="") for item in printed]
-    else:
-        controlled = natives | {key: natives.get(key, []) + rows for key, rows in controlled.items()}
-    beside = [item for rows in controlled.values() for item in rows]
-    return _on_shared_pixels([*printed, *sorted(beside, key=_letter)])
+    if controlled and selection.controls:
+        beside = [item for key in again | controlled for item in again.get(key, []) + controlled.get(key, [])]
+        return _on_shared_pixels([*printed, *sorted(beside, key=_letter)])
+    # letters only tell controls from what is printed
+    beside = [item for rows in again.values() for item in rows] if selection.presets else []
+    return _on_shared_pixels([replace(item, row="") for item in [*printed, *beside]])
 
 
 def _as(cell: Cell, control: Control) -> Cell:

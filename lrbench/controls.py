@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lrbench.models.upscalers import UPSCALERS
+from lrbench.weights import stated
 
 BICUBIC = "bicubic"
 
@@ -79,8 +81,14 @@ def upscalers_of(label: str, given: Sequence[str], *, quick: bool) -> list[str]:
     own = label.split()[0].casefold()
     if given:
         learned = [name for name in given if name not in ("none", BICUBIC)]
-        return sorted(learned, key=lambda name: not name.startswith(own))
+        return sorted(learned, key=lambda name: not _network_of(name).startswith(own))
     narrow = UPSCALERS[own].narrow if own in UPSCALERS else ""
     first = narrow if quick and narrow else own
     usual = QUICK_UPSCALERS if quick else USUAL_UPSCALERS
     return [first, *(name for name in usual if name != first)]
+
+
+def _network_of(given: str) -> str:
+    """An upscaler's name in lower case; of a file what it says of itself, or else its own name."""
+    name = given if given in UPSCALERS else stated(Path(given)).get("upscaler") or Path(given).stem
+    return str(name).casefold()

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from lrbench.bench import Bench, provenance
+from lrbench.bench import Bench
 from lrbench.cells import Cell
 from lrbench.console import Reporter
 from lrbench.degradation import load_preset
 from lrbench.geometry import Size
 from lrbench.method import describe, parse_settings, plain
 from lrbench.models.backbones import BACKBONES
+from lrbench.provenance import provenance
 from lrbench.recipes import QUICK
 from lrbench.records import write_atomic
 from lrbench.training import processor_precision, train

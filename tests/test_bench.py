@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from lrbench import evaluation
-from lrbench.bench import Bench, MissingWeights, check_writable, evaluate_predictions, run_folder
+from lrbench.bench import Bench, MissingWeights, check_writable, run_folder
 from lrbench.cells import Cell
 from lrbench.comparison import protocol_of, run_row
 from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.method import costs, load_method
+from lrbench.predictions import evaluate_predictions
 from lrbench.records import read_record
 
 # CAL paper / released networks: parameters and multiply-adds (convolutions only) with 17 keypoints

@@ -222,7 +222,7 @@ def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, 
     if not enlarged:
         return []
     letters_used = {row.get("row") for row in rows}
-    lines = [f"{letter}: {words}." for letter, words in ROWS.items() if letter in letters_used]
+    lines = [f"Row {letter}: {words}." for letter, words in ROWS.items() if letter in letters_used]
     sizes = {row.get("res") for row in enlarged}
     rules = _distinct(row.get("align") for row in rows if row.get("res") in sizes)
     pixels = f"cut once per person by the rule {rules[0]}, and read by every row of the size" if len(rules) == 1 else (
@@ -231,7 +231,7 @@ def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, 
     presets = [f"{name}: {load_preset(name).summary}" for name in _distinct(row.get("lr_preset") for row in rows)]
     lines.append("; ".join([f"Pixels: {pixels}", *presets]) + ".")
     poses = [f"{pose}: {words}" for pose, words in POSES.items() if pose in {row.get("pose") for row in enlarged}]
-    lines.append(f"Pose networks: {'; '.join(poses)}.")
+    lines.append(f"Pose {'; '.join(poses)}.")
     between = {"u8": "8-bit pixels between upscaler and network", "float": "pixels between the two are not rounded"}
     back = {"composed": "coordinates mapped back exactly", "naive": "coordinates mapped back as if crops were native"}
     chosen = (between.get(str(protocol.get("sr_boundary"))), back.get(str(protocol.get("sr_map"))))
@@ -242,18 +242,18 @@ def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, 
 
 
 def upscaler_in_words(facts: Mapping[str, Any]) -> str:
-    """How an upscaler was trained, and how close its pictures are."""
-    if "epochs" not in facts:
-        return f"trained further with the pose network ({facts['further']})"
-    epochs = f"{facts['epochs']} epoch{'' if facts['epochs'] == 1 else 's'}"
-    trained = f"{epochs} of {facts['persons']} persons of {facts['data']}, {facts['pairs']} pairs"
-    judged = ", perceptual loss" if facts.get("features") else ""
-    judged += f", then further with the pose network ({facts['further']})" if facts.get("further") else ""
-    quality = facts.get("quality")
-    if not quality:
-        return f"{trained}{judged}"
-    gain = quality["psnr"] - quality["bicubic"]["psnr"]
-    return f"{trained}{judged}; PSNR {quality['psnr']:.2f} dB, {gain:+.2f} to bicubic, on {quality['persons']} others"
+    """How an upscaler was trained, and how close its pictures are, as far as a record says so."""
+    told = []
+    if "epochs" in facts:
+        epochs = f"{facts['epochs']} epoch{'' if facts['epochs'] == 1 else 's'}"
+        judged = ", perceptual loss" if facts.get("features") else ""
+        told.append(f"{epochs} of {facts['persons']} persons of {facts['data']}, {facts['pairs']} pairs{judged}")
+    if facts.get("further"):
+        told.append(f"trained {'further ' if told else ''}with each pose network ({facts['further']})")
+    if quality := facts.get("quality"):
+        gain = quality["psnr"] - quality["bicubic"]["psnr"]
+        told.append(f"PSNR {quality['psnr']:.2f} dB, {gain:+.2f} to bicubic, on {quality['persons']} others")
+    return "; ".join(told)
 
 
 def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sheet:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from lrbench.bench import evaluate_predictions
 from lrbench.datasets import coco
 from lrbench.datasets.degraded import degrade
 from lrbench.degradation import presets
 from lrbench.geometry import Size
+from lrbench.predictions import evaluate_predictions
 from lrbench.records import record_path
 
 HEIGHT = 84

@@ -10,8 +10,7 @@ from lrbench.inference import flip_test
 from lrbench.method import default_backbone, list_methods, load_method
 from lrbench.models.network import initialise
 from lrbench.structures import KEYPOINTS
-from lrbench.weights import copy_matching
-from lrbench.weights import shipped
+from lrbench.weights import copy_matching, shipped
 
 METHODS = [row.name for row in list_methods() if load_method(row.name, (64, 48)).stages]
 SIZE = Size(64, 48)

@@ -12,8 +12,7 @@ from lrbench.inference import flip_test
 from lrbench.method import load_method, parse_settings
 from lrbench.methods.srpose import named
 from lrbench.models.network import count_macs, count_parameters, initialise
-from lrbench.weights import copy_matching
-from lrbench.weights import pretrained
+from lrbench.weights import copy_matching, pretrained
 
 NETWORKS = {
     "srpose_hrnet_w32_128x96": "hrnet_w32",
