@@ -7,6 +7,7 @@ nine taps of its deconvolution are centred as well as an odd number can be, a ch
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ class SRVGG(Upscaler):
         return F.pixel_shuffle(self.body(pixels), self.scale)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """He et al.'s for PReLU: without a shortcut, torch's own would leave a ten-thousandth after seventeen layers."""
+        """He et al.'s for PReLU; torch's own, without a shortcut, leaves a ten-thousandth after seventeen layers."""
         for layer in self.body:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=0.25, nonlinearity="leaky_relu", generator=generator)
