@@ -368,6 +368,8 @@ def compare(
             raise ValueError("compare needs at least one METHOD, or --table NAME")
         for path in plugin:
             load_plugin(path)
+        if table is None and set(sr) <= {"none"}:
+            check_upscaler_options(given)
         selection = Selection(
             methods=methods or (),
             sizes=[Size.parse(size) for size in res or ([] if table else ["64x48"])],
@@ -379,8 +381,6 @@ def compare(
             settings=settings,
             clean=by_method(clean),
         )
-        if table is None and set(sr) <= {"none"}:
-            check_upscaler_options(given)
         repeated = ("sr", "pose", "lr_preset", "seed", "clean", "settings", "res")
         shared = Cell(method="", res=Size(64, 48), **fields_of(Cell, given, but=repeated))
         planned = plan_methods(shared, selection) if table is None else plan_table(table, shared, selection)
@@ -396,11 +396,9 @@ def compare(
             report.context = f"[{number}/{len(planned)}] {cell.method} {cell.res}{front}"
 
         bench = Bench(report)
+        if strip is not None and cells:
+            bench.dataset(data, split).row_of(person)  # a person that is not there shows before anything is trained
         outcome = run_planned(bench, planned, may_train=may_train, overwrite=overwrite, begin=begin)
-        if strip is not None:
-            from lrbench.report.strip import strip as draw
-
-            report.say(f"strip: {draw(bench, cells, strip, person=person)}")
         report.close()
         if as_json:
             print(json.dumps(outcome))
@@ -408,6 +406,10 @@ def compare(
             from lrbench.report.tables import compare_table
 
             show(compare_table(outcome["protocol"], outcome["rows"]))
+        if strip is not None and cells:
+            from lrbench.report.strip import strip as draw
+
+            report.say(f"strip: {draw(bench, cells, strip, person=person)}")
     if any(row["status"] == "failed" for row in outcome["rows"]):
         raise typer.Exit(FAILED)
 

@@ -225,6 +225,8 @@ def load_method(
     large = size if choice is None else enlarged_size(size, choice.scale)
     arguments = {"size": large, **({"backbone": backbone} if takes_backbone else {}), **settings}
     method = module.build(**arguments)
+    if choice is not None and not method.stages:
+        raise ValueError(f"method {name} looks at no pixels, so there is nothing to enlarge; leave the upscaler out")
     frame = Frame(size, align or method.frame.align)
     if choice is None:
         method = dataclasses.replace(method, frame=frame)

@@ -53,6 +53,24 @@ class Dataset:
             )
         return digest.hexdigest()
 
+    def row_of(self, person: int | None) -> int:
+        """Row of a labelled person, for pictures of one.
+
+        Args:
+            person: annotation id; None for the largest one of those with most labelled keypoints.
+
+        Raises:
+            ValueError: no such person.
+        """
+        persons = self.persons
+        if person is None:
+            labelled = (persons.visible > 0).sum(1)
+            return int(np.lexsort((persons.box[:, 2] * persons.box[:, 3], labelled))[-1])
+        found = np.flatnonzero(persons.id == person)
+        if not len(found):
+            raise ValueError(f"person {person}: no labelled person of this id in {self.name}/{self.split}")
+        return int(found[0])
+
     @cached_property
     def source(self) -> dict[str, Any]:
         """The note `lrbench degrade` left in the file (preset, level, scale ...), or nothing."""

@@ -35,14 +35,7 @@ def preview(
     Raises:
         ValueError: no such person.
     """
-    persons = dataset.persons
-    labelled = (persons.visible > 0).sum(1)
-    row = int(np.lexsort((persons.box[:, 2] * persons.box[:, 3], labelled))[-1])
-    if person is not None:
-        found = np.flatnonzero(persons.id == person)
-        if not len(found):
-            raise ValueError(f"person {person}: no labelled person of this id in {dataset.name}/{dataset.split}")
-        row = int(found[0])
+    persons, row = dataset.persons, dataset.row_of(person)
     image = ImageStore(dataset.images)[int(persons.image[row])]
     names = list(presets())
     figure = Figure(figsize=(1.6 * len(names), 2.3 * len(SIZES)), layout="constrained")

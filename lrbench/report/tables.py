@@ -225,14 +225,16 @@ def upscaling_in_words(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, 
     lines = [f"Row {letter}: {words}." for letter, words in ROWS.items() if letter in letters_used]
     sizes = {row.get("res") for row in enlarged}
     rules = _distinct(row.get("align") for row in rows if row.get("res") in sizes)
-    pixels = f"cut once per person by the rule {rules[0]}, and read by every row of the size" if len(rules) == 1 else (
-        f"cut by the rule of each row's method ({', '.join(rules)}), so rows of different rules read different ones"
-    )  # fmt: skip
+    one = f"cut once per person by the rule {rules[0]}, and read by every row of the size"
+    several = f"cut by each method's own rule ({', '.join(rules)}), so not all rows read the same"
     presets = [f"{name}: {load_preset(name).summary}" for name in _distinct(row.get("lr_preset") for row in rows)]
-    lines.append("; ".join([f"Pixels: {pixels}", *presets]) + ".")
+    lines.append("; ".join([f"Pixels: {one if len(rules) == 1 else several}", *presets]) + ".")
     poses = [f"{pose}: {words}" for pose, words in POSES.items() if pose in {row.get("pose") for row in enlarged}]
     lines.append(f"Pose {'; '.join(poses)}.")
-    between = {"u8": "8-bit pixels between upscaler and network", "float": "pixels between the two are not rounded"}
+    between = {
+        "u8": "8-bit pixels between upscaler and network",
+        "float": "Pixels between upscaler and network not rounded",
+    }
     back = {"composed": "coordinates mapped back exactly", "naive": "coordinates mapped back as if crops were native"}
     chosen = (between.get(str(protocol.get("sr_boundary"))), back.get(str(protocol.get("sr_map"))))
     costs = "Params and GMACs are those of upscaler and pose network together"
