@@ -155,7 +155,9 @@ class Bench:
         """
         cell = self.with_upscaler(cell, may_train=True).trained_as()
         if cell.weights is not None:
-            raise ValueError(f"{cell.method} on {cell.weights}: these weights are used as they are; nothing to train")
+            raise ValueError(
+                f"{cell.weights}: these weights of {cell.method} are used as they are, so there is nothing to train"
+            )
         if cell.continues_clean and cell.clean is None:
             self.train(cell.clean_cell())
         method, recipe = cell.compose(), cell.training_recipe()
@@ -248,7 +250,7 @@ class Bench:
         crops = self._crops(cell.data, cell.train_split, Frame(cell.res, "biased"), cell.preset())
         rows = detailed(crops, cell.scale)
         if len(set(crops.persons.image[rows].tolist())) < 2:
-            raise DataError(
+            raise MissingWeights(
                 f"data {cell.data}/{cell.train_split}: persons high enough to teach detail at "
                 f"{enlarged_size(cell.res, cell.scale)} are in fewer than two pictures; train on smaller crops or on "
                 "other data"
@@ -528,8 +530,10 @@ def on_fitting_backbone(cell: Cell) -> Cell:
     tensors = read_weights(cell.weights)
     for name in (cell.compose().backbone, default_backbone(cell.method), *BACKBONES):
         candidate = dataclasses.replace(cell, backbone=name)
+        # whatever stands in front has weights of its own, which need not be read here
+        bare = dataclasses.replace(candidate, res=candidate.enlarged, sr="none")
         with contextlib.suppress(ValueError), torch.device("meta"):  # not every method takes every backbone
-            if fits(candidate.compose().build_model().network, tensors):
+            if fits(bare.compose().build_model().network, tensors):
                 return candidate
     return cell
 
@@ -540,7 +544,7 @@ def sr_label(method: Method[Any]) -> str:
 
 
 class MissingWeights(DataError):
-    """Nothing was trained yet."""
+    """Nothing was trained yet, or nothing can be on these data."""
 
 
 def perfect(method: Method[Any], crops: Crops) -> Predictions:

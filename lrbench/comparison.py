@@ -10,13 +10,13 @@ from typing import Any, Literal
 from lrbench import evaluation, published
 from lrbench.bench import Bench, MissingWeights, sr_label, start_of
 from lrbench.cells import SHARED_ALIGN, Cell
-from lrbench.controls import BICUBIC, SECOND_PRESET, Control, controls, upscalers_of
+from lrbench.controls import BICUBIC, SECOND_PRESET, Control, controls, row_of, upscalers_of
 from lrbench.geometry import Size
 from lrbench.method import costs, parse_settings, plain, setting_names, upscaler_costs
 from lrbench.models.backbones import BACKBONES
 from lrbench.report import reported
 from lrbench.report.reported import Reported
-from lrbench.structures import Rescoring
+from lrbench.structures import POSES, Rescoring, unknown
 from lrbench.training import TrainingError
 
 Overwrite = Literal["never", "failed", "always"]
@@ -119,7 +119,7 @@ def plan_methods(cell: Cell, selection: Selection) -> list[Planned]:
                     row = replace(cell, lr_preset=preset, sr=upscaler, pose=pose)
                     for name in selection.methods:
                         planned += selection.seeded(selection.apply(row, name, size))
-    return _on_shared_pixels(planned)
+    return _on_shared_pixels(_once(planned))
 
 
 def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
@@ -139,6 +139,9 @@ def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
     printed: list[Planned] = []
     again: dict[tuple[Any, ...], list[Planned]] = {}
     controlled: dict[tuple[Any, ...], list[Planned]] = {}
+    for pose in selection.poses:
+        if pose not in POSES:  # below, it would be a row's reason
+            raise ValueError(unknown("choice of pose", pose, POSES))
     first, *others = selection.presets or (cell.lr_preset, SECOND_PRESET)
     entries = published.entries(table, selection.methods, list(map(str, selection.sizes)))
     if not entries:
@@ -160,19 +163,22 @@ def plan_table(table: str, cell: Cell, selection: Selection) -> list[Planned]:
             names = upscalers_of(entry.reported.sr, selection.upscalers, quick=row.recipe_name == "quick")
             own = names[0] if names else BICUBIC
             for pose in selection.poses or ("clean",):
-                printed += selection.seeded(replace(row, sr=own, pose=pose), entry.reported, "C")
+                printed += selection.seeded(replace(row, sr=own, pose=pose), entry.reported, row_of(own, pose))
+                if not selection.controls:
+                    pixels = [replace(row, sr=own, pose=pose, lr_preset=preset) for preset in others]
+                    again.setdefault(key, []).extend(item for other in pixels for item in selection.seeded(other))
             if key not in controlled:
-                rows = controls(names, first, others, published=own)
+                rows = controls(names, selection.poses, first, others)
                 controlled[key] = [item for c in rows for item in selection.seeded(_as(row, c), row=c.row)]
                 controlled[key] += selection.seeded(replace(row, sr=own, pose="clean").clean_cell(), row="H")
         except ValueError as error:  # an upscaler or a size that this version does not have
             printed.append(Planned(None, entry.reported, str(error)))
     if controlled and selection.controls:
         beside = [item for key in again | controlled for item in again.get(key, []) + controlled.get(key, [])]
-        return _on_shared_pixels([*printed, *sorted(beside, key=_letter)])
+        return _on_shared_pixels(_once([*printed, *sorted(beside, key=_letter)]))
     # letters only tell controls from what is printed
     beside = [item for rows in again.values() for item in rows] if selection.presets else []
-    return _on_shared_pixels([replace(item, row="") for item in [*printed, *beside]])
+    return _on_shared_pixels(_once([replace(item, row="") for item in [*printed, *beside]]))
 
 
 def _as(cell: Cell, control: Control) -> Cell:
@@ -181,6 +187,21 @@ def _as(cell: Cell, control: Control) -> Cell:
 
 def _letter(item: Planned) -> str:
     return item.row
+
+
+def _once(planned: list[Planned]) -> list[Planned]:
+    """The same rows; one that measures what an earlier one does is left out, but for printed ones."""
+    kept: list[Planned] = []
+    seen: list[Cell] = []
+    for item in planned:
+        if item.cell is not None:
+            choice = item.cell.upscaling()
+            measured = item.cell if choice is None else replace(item.cell, pose=choice.pose)
+            if measured in seen and item.beside is None:
+                continue
+            seen.append(measured)
+        kept.append(item)
+    return kept
 
 
 def _on_shared_pixels(planned: list[Planned]) -> list[Planned]:

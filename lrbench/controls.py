@@ -48,26 +48,36 @@ ROWS = {
     "C": "super-resolved, the network trained on clean crops; as published",
     "D": "bicubic, the network trained on such crops; how far plain retraining goes",
     "E": "super-resolved, the network trained on what the upscaler makes; the fair baseline",
+    "G": "behind an upscaler, the network trained in another way",
     "F": "all of these on other pixels; whether the verdict is about aliasing",
     "H": "the clean network on clean crops of the enlarged size; the ceiling",
 }
 """What each letter stands for."""
 
 
-def controls(upscalers: Sequence[str], preset: str, others: Sequence[str], *, published: str) -> list[Control]:
-    """Rows with an upscaler beside the printed ones of a method.
+def row_of(sr: str, pose: str) -> str:
+    """Letter of a row with an upscaler, on the pixels of the printed rows."""
+    if pose == "clean":
+        return "B" if sr == BICUBIC else "C"
+    if sr == BICUBIC and pose in ("up", "sr"):  # the same thing
+        return "D"
+    return "E" if pose == "sr" else "G"
+
+
+def controls(upscalers: Sequence[str], poses: Sequence[str], preset: str, others: Sequence[str]) -> list[Control]:
+    """Rows with an upscaler of a method, those that are printed among them.
 
     Args:
-        upscalers: all of them, names or files.
+        upscalers: all of them, names or files, without bicubic interpolation.
+        poses: asked for besides ``clean`` and ``sr``.
         preset: of the low-resolution pixels of the printed rows.
         others: presets on which everything is done again.
-        published: the upscaler of the printed row, which is not repeated.
     """
-    block = [Control("B", preset, BICUBIC, "clean")]
-    block += [Control("C", preset, name, "clean") for name in upscalers]
-    block += [Control("D", preset, BICUBIC, "up"), *(Control("E", preset, name, "sr") for name in upscalers)]
-    repeated = [Control("F", other, c.sr, c.pose) for other in others for c in block]
-    return [c for c in block if (c.row, c.sr) != ("C", published)] + repeated
+    further = [pose for pose in poses if pose not in ("clean", "up", "sr")]
+    fronts = [(BICUBIC, "clean"), *((name, "clean") for name in upscalers)]
+    fronts += [(BICUBIC, "up"), *((name, pose) for pose in ("sr", *further) for name in upscalers)]
+    block = [Control(row_of(*front), preset, *front) for front in fronts]
+    return block + [Control("F", other, *front) for other in others for front in fronts]
 
 
 def upscalers_of(label: str, given: Sequence[str], *, quick: bool) -> list[str]:

@@ -394,6 +394,136 @@ def check_row(row: dict[str, Any]) -> None:
         assert isinstance(row["reported"]["protocol_differs"], list)
 
 
+class TestUpscalers:
+    SIZE = ("--res", "16x12")
+
+    def command(self, data: Path, *words: object) -> list[object]:
+        return ["compare", "udp", *self.SIZE, "--data", data, *QUICK, "--sr-epochs", 1, *words]
+
+    def test_train_one(self, cli, tiny_data: Path):
+        words = ["train", "spsr_tiny", *self.SIZE, "--scale", 4, "--data", tiny_data, *QUICK]
+        result = cli(*words, "--json")
+        assert result.exit_code == 0, result.output
+        document = json.loads(result.stdout)
+        assert Path(document["weights"]).parents[1] == Path("runs/tiny/16x12/spsr_tiny")
+        assert document["epochs"] == 1
+        assert document["quality"]["persons"] == 3
+        for scores in (document["quality"], document["quality"]["bicubic"]):
+            assert 20 < scores["psnr"] < 60
+            assert 0 < scores["ssim"] < 1
+            assert scores["gradient_l1"] > 0
+        files = kept(Path("runs"))
+        again = cli(*words, "-q")  # for people
+        assert again.exit_code == 0
+        assert again.stderr == ""
+        for word in ("spsr_tiny 16x12: 1 epochs", "PSNR (dB)", "bicubic", document["run"]):
+            assert word in again.stdout
+        assert kept(Path("runs")) == files
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["bicubic"], ["upscaler bicubic has nothing to train; use it by --sr bicubic"]),
+            (["srvgg_tiny", "--set", "depth=2"], ["--set depth=2: srvgg_tiny is an upscaler and has no settings"]),
+            (["srvgg_tiny", "--scale", "3"], ["srvgg_tiny: scale 3; choose one of 2, 4"]),
+            (["srvgg_tiny", "--sr", "edsr"], ["--sr edsr: belongs to the training of methods"]),
+            (["srvgg_tiny", "--pose", "mix"], ["--pose mix: belongs to the training of methods"]),
+            (["srvgg_tiny", "--backbone", "hrnet_w32"], ["--backbone hrnet_w32: belongs to the training of methods"]),
+            (["srvgg_tiny", "--pretrained", "a.pth"], ["--pretrained", "belongs to the training of methods"]),
+            (["srvgg_tiny", "--degrade-train", "mix"], ["--degrade-train mix: belongs to the training of methods"]),
+            (["srvgg_tiny", "--epochs", "0"], ["epochs 0 of an upscaler: expected at least 1"]),
+            (["esrgan"], ["give --features FILE"]),
+            (["udp", "--features", "vgg.pth"], ["--features vgg.pth: belongs to the training of an upscaler"]),
+            (["udp", "--sr", "bicubic", "--pose", "joint"], ["nothing to train; choose clean, up, sr or mix"]),
+            (["udp", "--sr", "bicubic", "--pose", "klean"], ["unknown choice of pose 'klean'; did you mean clean?"]),
+            (["udp", "--sr", "bicubic", "--adapt-epochs", "0"], ["--adapt-epochs 0: expected at least 1"]),
+            (["udp", "--sr", "bicubic", "--align", "center"], ["unknown alignment 'center'", "corner"]),
+            (["udp", "--pose", "clean"], ["--pose clean: there is no upscaler; give --sr NAME"]),
+            (["udp", "--scale", "2"], ["--sr-scale 2: there is no upscaler; give --sr NAME"]),
+            (["udp", "--sr-map", "naive"], ["--sr-map naive: there is no upscaler"]),
+            (["udp", "--degrade-train", "mxi"], ["unknown degradation 'mxi'"]),
+        ],
+        ids=" ".join,
+    )
+    def test_wrong_usage_ends_before_any_work(self, cli, tiny_data: Path, words: list[str], expected: list[str]):
+        refused(cli("train", *words, *self.SIZE, "--data", tiny_data, "-q"), USAGE, *expected)
+        assert not Path("runs").exists()
+
+    def test_an_option_that_train_does_not_have(self, cli):
+        result = cli("train", "srvgg_tiny", "--flip")
+        assert result.exit_code == USAGE
+        assert "--flip" in result.stderr
+
+    def test_clean_weights_are_not_trained(self, cli, tiny_data: Path):
+        Path("clean.pth").write_bytes(b"")
+        words = ("train", "udp", "--sr", "bicubic", *self.SIZE, "--data", tiny_data, "-q", "--pose", "clean", "--clean")
+        refused(cli(*words, "clean.pth"), USAGE, "clean.pth", "nothing to train")
+        refused(cli(*words, "none.pth"), DATA, "--clean none.pth: no such file")
+
+    @pytest.mark.parametrize(
+        ("words", "code", "expected"),
+        [
+            (["--clean", "udp.pth"], USAGE, "--clean udp.pth: expected METHOD=FILE, for example hrnet="),
+            (["--clean", "upd=udp.pth"], USAGE, "unknown method 'upd'; did you mean udp"),
+            (["--clean", "udp=udp.pth"], DATA, "--clean udp=udp.pth: no such file"),
+            (["--pose", "klean"], USAGE, "unknown choice of pose 'klean'"),
+            (["--sr", "srvgg_tiny", "--pose", "joint"], USAGE, "upscaler bicubic with pose=joint"),
+            (["--lr-preset", "paper", "--lr-preset", "papr"], USAGE, "unknown degradation 'papr'"),
+        ],
+    )
+    def test_wrong_usage_of_compare(self, cli, tiny_data: Path, words: list[str], code: int, expected: str):
+        refused(cli(*self.command(tiny_data, "--sr", "bicubic", *words, "-q")), code, expected)
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("words", [["--pose", "sr"], ["--clean", "udp=file"], ["--sr-map", "naive"]])
+    @pytest.mark.parametrize("front", [[], ["--sr", "none"]])
+    def test_options_of_upscalers_without_one(self, cli, tiny_data: Path, words: list[str], front: list[str]):
+        command = ["compare", "udp", *self.SIZE, "--data", tiny_data, *QUICK, "-q", *front, *words]
+        refused(cli(*command), USAGE, f"{' '.join(words)}: there is no upscaler; give --sr NAME")
+
+    def test_compare(self, cli, tiny_data: Path):
+        fronts = ("--sr", "none", "--sr", "bicubic", "--sr", "srvgg_tiny", "--pose", "clean", "--pose", "sr")
+        table = cli(*self.command(tiny_data, *fronts))
+        assert table.exit_code == 0, table.stderr
+        heading = next(line for line in table.stdout.splitlines() if line.startswith("Method"))
+        assert heading.split()[:4] == ["Method", "Backbone", "Upscaler", "Pose"]
+        for words in (
+            "Pixels: cut once per person by the rule corner, and read by every row of the size; paper: bilinear",
+            "Pose clean: trained on crops of the enlarged size, cut from the photograph; up: trained on small",
+            "8-bit pixels between upscaler and network; coordinates mapped back exactly; Params and GMACs are those of",
+            "srvgg_tiny x4: 1 epoch of 9 persons of tiny/train, bicubic pairs; PSNR",
+        ):
+            assert words in " ".join(table.stdout.split())
+        assert "[2/5] udp 16x12 bicubic clean: " in table.stderr
+        rows = json.loads(cli(*self.command(tiny_data, *fronts, "--json", "-q")).stdout)["rows"]
+        for row in rows:
+            check_row(row)
+            assert (row["status"], row["align"], row["lr_preset"]) == ("done", "corner", "paper")
+        assert [(row["sr"], row["pose"]) for row in rows] == [
+            ("none", ""),
+            ("bicubic x4", "clean"),
+            ("bicubic x4", "up"),
+            ("srvgg_tiny x4", "clean"),
+            ("srvgg_tiny x4", "sr"),
+        ]
+        assert [row["upscaler"] is not None for row in rows] == [False, False, False, True, True]
+        assert rows[1]["macs"] < rows[3]["macs"]
+
+    def test_rows_of_a_published_table(self, cli, tiny_data: Path):
+        """With its controls; nothing has to be trained to list them."""
+        words = ("compare", "--table", "cal/2", "--data", tiny_data, *QUICK, "--no-train", "--json")
+        result = cli(*words, "-q")
+        assert result.exit_code == 0, result.stderr
+        rows = json.loads(result.stdout)["rows"]
+        for row in rows:
+            check_row(row)
+            assert row["status"] == "missing"
+        assert {row["row"] for row in rows} == set("ABCDEFH")
+        plain = json.loads(cli(*words, "--no-controls", "-q").stdout)["rows"]
+        assert [row["reported"]["ap"] for row in plain] == [row["reported"]["ap"] for row in rows[:10]]
+        assert {row["row"] for row in plain} == {""}
+
+
 class TestCompare:
     def command(self, data: Path, *words: object) -> list[object]:
         return ["compare", "meanpose", "hrnet", "--data", data, *QUICK, *words]
@@ -565,7 +695,7 @@ class TestJson:
         assert all(row["n_persons"] == 9 and set(row["metrics"]) == set(METRICS) for row in rows.values())
         assert rows["cal"]["metrics"]["ap"] > 0.95
 
-    @pytest.mark.parametrize("kind", ["methods", "backbones", "degradations", "datasets", "tables"])
+    @pytest.mark.parametrize("kind", ["methods", "backbones", "upscalers", "degradations", "datasets", "tables"])
     def test_ls(self, cli, kind: str):
         document = json.loads(cli("ls", kind, "--json").stdout)
         counted = {"year", "backbone", "sizes", "params", "macs"}
@@ -604,6 +734,28 @@ class TestJson:
         assert checked["splits"][0]["persons"] == 9
         verified = cli("degrade", tiny_data, "out", "--verify", "--json", "-q")
         assert (verified.exit_code, json.loads(verified.stdout)["differences"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("train", ("--sr", "--scale", "--pairs", "--pose", "--clean", "--features", "--degrade-train", "--align")),
+        ("eval", ("--sr", "--sr-boundary", "--sr-map", "--pose", "--clean", "--lr-seed", "--weights")),
+        ("compare", ("--sr", "--pose", "--clean", "--controls", "--lr-preset", "--table", "--strip")),
+        ("describe", ("--sr", "--sr-scale", "--sr-map")),
+        ("ceiling", ("--res",)),
+        ("degrade", ("--preset", "--verify")),
+        ("plot", ("--out",)),
+        ("ls", ("--plugin",)),
+        ("data check", ("--split",)),
+        ("data synth", ("--workers",)),
+    ],
+)
+def test_help(cli, monkeypatch: pytest.MonkeyPatch, command: str, options: tuple[str, ...]):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = cli(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert all(option in result.stdout for option in options)
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import lrbench
 from lrbench import records
 from lrbench.records import (
     METRICS,
@@ -28,6 +29,8 @@ from lrbench.records import (
     write_atomic,
     write_record,
 )
+
+RESULTS = Path(lrbench.__file__).parents[1] / "results"
 
 
 def record(key: str = "0123456789abcdef", utc: str = "2020-01-01T00:00:00+00:00", **changes: Any) -> Record:
@@ -75,6 +78,27 @@ def test_json_has_the_documented_fields():
     assert list(data["metrics"]) == list(METRICS)
     assert data["metrics"]["ap_l"] is None
     assert data["ci95"]["ap"] == [0.25, 0.35]
+
+
+def test_records_from_before_upscalers_were_told(tmp_path: Path):
+    """Fields that came later are optional, and say what was true then."""
+    old = record().to_json()
+    del old["call"]["pose"], old["upscaler"], old["training"]["degradation"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    again = read_record(path)
+    assert (again.call.pose, again.upscaler) == ("", None)
+    assert again.training is not None
+    assert again.training.degradation == {}
+    assert again == record()
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="only a checkout has results")
+def test_committed_records_read():
+    kept = read_records(RESULTS)
+    assert kept
+    for one in kept:
+        assert (one.call.sr == "none") == (one.call.pose == "")
 
 
 def test_result_file_has_no_size(tmp_path: Path):

@@ -127,7 +127,6 @@ def test_training_leaves_the_upscaler_alone(cli, tiny_data, weights):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--sr", "edsr"], 2, "upscaler edsr has to be trained; give a file of its weights"),
         (["--sr", "bicubik"], 2, "unknown upscaler 'bicubik'; did you mean bicubic? (or give a file of weights)"),
         (["--sr", "bicubic", "--sr-scale", 3], 2, "scale 3; choose one of 2, 4"),
         (["--sr", "bicubic", "--sr-map", "exact"], 2, "expected u8 or float, composed or naive"),
@@ -138,6 +137,21 @@ def test_refusals(cli, words, code, message):
     assert result.exit_code == code
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_an_untrained_upscaler_is_described_but_not_scored(cli, tiny_data):
+    facts = json.loads(cli("describe", "hrnet", "--sr", "edsr", "--json").stdout)
+    assert facts["macs_sr"] > 6e9
+    assert facts["settings"]["upscaling"]["sha256"] == ""
+    words = ("--res", "16x12", "--data", tiny_data, "--recipe", "quick", "--device", "cpu", "-q")
+    result = cli("eval", "hrnet", "--sr", "edsr", *words)
+    assert result.exit_code == 3
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        "lrbench: upscaler edsr x4 has no finished run of these settings in runs; run lrbench train "
+    )
+    assert f"lrbench train edsr --res 16x12 --scale 4 --data {tiny_data}" in line
+    assert "--sr FILE" in line
 
 
 def test_a_file_of_another_scale_is_refused(weights):
