@@ -138,6 +138,7 @@ class Bench:
 
         Raises: see `train`.
         """
+        cell.compose()  # wrong usage shows before anything is trained
         cell = self.with_upscaler(cell, may_train=True)
         if cell.trained_as().weights is None:
             self.train(cell)
@@ -153,6 +154,7 @@ class Bench:
             DataError: data or starting weights missing, damaged or refused.
             TrainingError: training cannot go on.
         """
+        cell.compose()  # wrong usage shows before anything is trained
         cell = self.with_upscaler(cell, may_train=True).trained_as()
         if cell.weights is not None:
             raise ValueError(

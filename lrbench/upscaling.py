@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -219,13 +219,13 @@ def open_upscaler(path: Path) -> Upscaler:
         DataError: not a file of tensors; no network has these layers; or spandrel is needed and cannot be had.
     """
     about = stated(path)
-    if about.get("upscaler") not in UPSCALERS:
+    if str(about.get("upscaler")) not in UPSCALERS:
         return load_upscaler(path)
+    residual = _stated_residual(path, about)
     try:
-        # details of our own runs are added to another picture than those of released networks
-        upscaler = UPSCALERS[about["upscaler"]].build(int(about["scale"]), about["residual"])
+        upscaler = UPSCALERS[about["upscaler"]].build(int(about["scale"]), residual)
         upscaler.load_state_dict(read_weights(path))
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())
         raise DataError(f"weights {path}: damaged, not those of {about['upscaler']} as it says ({words})") from None
     return upscaler.eval()
@@ -243,13 +243,26 @@ def starting_tensors(path: Path, name: str) -> tuple[Mapping[str, Tensor], Resid
         the bicubic picture.
 
     Raises:
-        DataError: not a file of tensors.
+        DataError: not a file of tensors, or a damaged one.
     """
     tensors, about = read_weights(path), stated(path)
-    if about.get("upscaler") == name:
-        return tensors, about["residual"]
+    network = UPSCALERS[name].network
+    told = UPSCALERS.get(str(about.get("upscaler")))
+    if told is not None:
+        return tensors, _stated_residual(path, about) if told.network is network else "bicubic"
     found = identify(tensors)
     if found is None:
         return tensors, "bicubic"
-    same = UPSCALERS[found.name].network is UPSCALERS[name].network
-    return found.tensors, "released" if same else "bicubic"
+    return found.tensors, "released" if UPSCALERS[found.name].network is network else "bicubic"
+
+
+def _stated_residual(path: Path, about: Mapping[str, Any]) -> Residual:
+    """What details are added to in a file of our own; another picture than in those of released networks.
+
+    Raises:
+        DataError: the file does not say.
+    """
+    residual = about.get("residual")
+    if residual not in get_args(Residual):
+        raise DataError(f"weights {path}: damaged, adds details to {residual!r}; expected bicubic or released")
+    return cast(Residual, residual)
