@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import pytest
 
 # more threads on networks this small mostly wait for each other; read when torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a shell's background job starts with Ctrl-C ignored, and so would every process that a test starts and interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # tests share helpers by plain import: `tiny`, `reference`; "datasets" itself would meet the package of that name
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parent / "datasets")]
 

@@ -452,11 +452,9 @@ class TestRepeating:
     def test_stopping_leaves_no_workers(self, tmp_path, kind):
         source = make_source(tmp_path / "source", pictures=160)
         code = (
-            "import signal, sys; from pathlib import Path; from lrbench.datasets.degraded import degrade\n"
+            "import sys; from pathlib import Path; from lrbench.datasets.degraded import degrade\n"
             "from multiprocessing import active_children as c\n"
             "if __name__ == '__main__':\n"
-            # a shell's background job starts with Ctrl-C ignored, and so do its children
-            "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "    tell = lambda done, total: print(*[p.pid for p in c()], flush=True)\n"
             "    degrade(Path(sys.argv[1]), Path(sys.argv[2]), preset='antialias', scale=4, progress=tell)\n"
         )
