@@ -8,7 +8,6 @@ of what the pose network sees in them, the pose network by pictures, originals a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from lrbench.models.network import PoseNetwork
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.perceptual import PoseFeatures, perceptual_loss
 from lrbench.pairs import Pair, Pairs
+from lrbench.recipes import cosine
 from lrbench.training import PoseCourse, as_floats
 from lrbench.upscaler_training import packed
 from lrbench.upscaling import Front
@@ -88,9 +88,9 @@ class MixCourse(PoseCourse):
         """See `lrbench.fitting.Course`."""
         self.autocast = fabric.autocast
         self.reading = fabric.setup_module(Reading(self.model))
-        return self.updates(fabric)
+        return self.updates()
 
-    def updates(self, fabric: Fabric) -> Sequence[Update]:
+    def updates(self) -> Sequence[Update]:
         """The optimisers."""
         return [self.update(self.terms)]
 
@@ -128,9 +128,13 @@ class JointCourse(MixCourse):
         self.upscaler = self.front.upscaler.requires_grad_(True)
         self.networks = {**self.networks, "upscaler": self.upscaler}
 
-    def updates(self, fabric: Fabric) -> Sequence[Update]:
-        """See `MixCourse`."""
+    def setup(self, fabric: Fabric) -> Sequence[Update]:
+        """See `lrbench.fitting.Course`."""
         self.enlarging = fabric.setup_module(self.upscaler)
+        return super().setup(fabric)
+
+    def updates(self) -> Sequence[Update]:
+        """See `MixCourse`."""
         both = Update(
             parameters=list(self.model.network.parameters()),
             partners=list(self.upscaler.parameters()),
@@ -162,9 +166,8 @@ class JointCourse(MixCourse):
 class TaskDrivenCourse(JointCourse):
     """Both networks in turns, the upscaler first."""
 
-    def updates(self, fabric: Fabric) -> Sequence[Update]:
+    def updates(self) -> Sequence[Update]:
         """See `MixCourse`."""
-        self.enlarging = fabric.setup_module(self.upscaler)
         self.judge = PoseFeatures(self.model)
         self.upscaler.requires_grad_(True)  # a judge freezes all it has; `begin` does the same for the pose network
         picture = Update(
@@ -181,7 +184,7 @@ class TaskDrivenCourse(JointCourse):
         share = step / (self.epochs * self.steps)
         if share < TDP_RAMP:
             return TDP_RATE * (step + 1) / (TDP_RAMP * self.epochs * self.steps + 1)
-        return TDP_LAST_RATE + (TDP_RATE - TDP_LAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
+        return cosine(share, TDP_RATE, TDP_LAST_RATE)
 
     def picture_terms(self, batch: Pair, share: float) -> Mapping[str, Tensor]:
         """Distance of the pictures, and of what the pose network, frozen for this step, sees in them."""

@@ -139,9 +139,14 @@ def learning_rate(recipe: Recipe, plans: list[Plan], epoch: int, step: int, step
         if step < recipe.warm_up:
             return recipe.peak_rate * (step + 1) / recipe.warm_up
         progress = (step - recipe.warm_up) / max(1, total - recipe.warm_up)
-        return recipe.peak_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine(progress, recipe.peak_rate)
     current = next(p for p in plans if p.first <= epoch < p.last)
     # milestones are epochs of the paper's length; the released scheduler is stepped at the start of an epoch
     stretch = (current.last - current.first) / current.stage.epochs
     passed = sum(epoch - current.first >= m * stretch for m in current.stage.milestones)
     return float(current.stage.learning_rate * 0.1**passed)
+
+
+def cosine(share: float, high: float, low: float = 0.0) -> float:
+    """A rate that falls from `high` to `low` along half a cosine; `share` of the way is done."""
+    return low + (high - low) * 0.5 * (1 + math.cos(math.pi * share))

@@ -45,6 +45,7 @@ from lrbench.models.upscalers.spsr import (
 )
 from lrbench.models.upscalers.upscaler import Residual, Upscaler, initialise
 from lrbench.pairs import Jitter, Pair, Pairs
+from lrbench.recipes import cosine
 from lrbench.structures import unknown
 from lrbench.training import as_floats
 from lrbench.weights import copy_matching
@@ -164,13 +165,11 @@ class UpscalerCourse:
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.step = 0
         networks: dict[str, nn.Module] = {"upscaler": self.network, "average": self.average}
+        self.against: dict[str, nn.Module] = {}
         if judge is not None:
-            networks["discriminator"] = self.discriminator = UNetDiscriminator()
-            if self._structured:
-                networks["edges"] = self.edges = UNetDiscriminator()
-        for part in ("discriminator", "edges"):
-            if part in networks:
-                networks[part].initialise(generator)  # type: ignore[operator]
+            for part in ("discriminator", "edges") if self._structured else ("discriminator",):
+                networks[part] = self.against[part] = discriminator = UNetDiscriminator()
+                discriminator.initialise(generator)
         self.networks: Mapping[str, nn.Module] = networks
 
     @property
@@ -191,9 +190,8 @@ class UpscalerCourse:
             return [Update(parameters=own, terms=self.psnr_terms, **common)]
         self.judge.to(fabric.device)
         self.autocast = fabric.autocast
-        against = [name for name in ("discriminator", "edges") if name in self.networks]
-        self.against = {name: fabric.setup_module(self.networks[name]) for name in against}
-        theirs = [p for name in against for p in self.networks[name].parameters()]
+        theirs = [p for discriminator in self.against.values() for p in discriminator.parameters()]
+        self.against = {name: fabric.setup_module(discriminator) for name, discriminator in self.against.items()}
         common["clip"] = self.recipe.clip
         return [
             Update(parameters=own, terms=self.perceptual_terms, **common),
@@ -202,8 +200,7 @@ class UpscalerCourse:
 
     def rate(self, step: int) -> float:
         """A cosine from the recipe's first to its last rate."""
-        high, low = self.recipe.peak_rate, self.recipe.last_rate
-        return low + (high - low) * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps)))
+        return cosine(step / (self.epochs * self.steps), self.recipe.peak_rate, self.recipe.last_rate)
 
     def psnr_terms(self, batch: Pair, share: float) -> Mapping[str, Tensor]:
         """Distance of pixels and of gradient maps."""

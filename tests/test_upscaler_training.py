@@ -319,10 +319,10 @@ def test_perceptual_training_moves_both_sides(tiny_data, tmp_path, pose_file):
     course = course_of(tiny_data, persons=2, judge=judge_from(pose_file))
     assert set(course.networks) == {"upscaler", "average", "discriminator"}
     assert course.judge is not None
-    ours, theirs, judge = copied(course.network), copied(course.discriminator), copied(course.judge)
+    ours, theirs, judge = copied(course.network), copied(course.networks["discriminator"]), copied(course.judge)
     run_of(course, tmp_path / "run")
     assert moved(ours, course.network.state_dict()) == set(ours)
-    assert moved(theirs, course.discriminator.state_dict()) == set(theirs)
+    assert moved(theirs, course.networks["discriminator"].state_dict()) == set(theirs)
     assert not moved(judge, course.judge.state_dict())
     told = load_file(pose_file)
     assert all(torch.equal(tensor, told[name.removeprefix("pose.network.")]) for name, tensor in judge.items())
@@ -372,13 +372,13 @@ def test_pixels_and_features_have_the_released_weights(tiny_data, pose_file):
     assert expected > 0
     # neither side's terms reach the other
     sum(terms.values()).backward()
-    assert all(p.grad is None for p in course.discriminator.parameters())
+    assert all(p.grad is None for p in course.networks["discriminator"].parameters())
     assert all(p.grad is not None for name, p in course.network.named_parameters() if name.startswith("body.18"))
     for parameter in course.network.parameters():
         parameter.grad = None
     sum(theirs.terms(batch, 0.0).values()).backward()
     assert all(p.grad is None for p in course.network.parameters())
-    assert all(p.grad is not None for p in course.discriminator.parameters())
+    assert all(p.grad is not None for p in course.networks["discriminator"].parameters())
 
 
 @pytest.mark.usefixtures("small_discriminators")
@@ -387,7 +387,7 @@ def test_fusion_of_spsr_is_trained_alone_at_first_if_the_rest_was_given(tiny_dat
         tiny_data, "spsr_tiny", persons=1, judge=judge_from(pose_file), start=filled("spsr_tiny").state_dict()
     )
     assert set(course.networks) == {"upscaler", "average", "discriminator", "edges"}
-    states, edges = [copied(course.network)], copied(course.edges)
+    states, edges = [copied(course.network)], copied(course.networks["edges"])
 
     def progress(what: str, done: int, total: int, note: str = "") -> None:
         if what == "epoch":
@@ -397,7 +397,7 @@ def test_fusion_of_spsr_is_trained_alone_at_first_if_the_rest_was_given(tiny_dat
     fusion = {name for name in states[0] if name.startswith("f_")}
     assert moved(states[0], states[1]) == fusion  # step 1 of 2, of which one percent is less
     assert {"model.0.weight", "b_fea_conv.0.weight", "conv_w.0.weight"} | fusion <= moved(states[1], states[2])
-    assert moved(edges, course.edges.state_dict()) == set(edges)
+    assert moved(edges, course.networks["edges"].state_dict()) == set(edges)
     for line in lines(tmp_path / "run"):
         terms = {"pixels", "gradient", "branch", "features", "discriminator", "edges"}
         assert line["loss"] == pytest.approx(sum(line[name] for name in terms))
