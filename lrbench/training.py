@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from lrbench.fitting import WEIGHTS, DamagedRun, Trained, TrainingError, Update, claim, fit, summary
@@ -21,7 +19,7 @@ from lrbench.models.network import PoseNetwork, initialise
 from lrbench.recipes import Recipe, learning_rate, plan
 from lrbench.records import write_atomic
 from lrbench.structures import Batch
-from lrbench.weights import copy_matching
+from lrbench.weights import copy_matching, stating
 
 __all__ = ["DamagedRun", "PoseCourse", "Trained", "TrainingError", "processor_precision", "summary", "train"]
 
@@ -173,10 +171,7 @@ def as_floats(pixels: Tensor) -> Tensor:
 
 def packed(network: nn.Module, *, method: Method[Any]) -> bytes:
     """A file of a method's weights; it says what they are of."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    about = {"method": method.name, "res": str(method.frame.size), "backbone": method.backbone}
-    # one entry: safetensors writes several in random order, and equal weights shall be equal files
-    return save(tensors, {"lrbench": json.dumps(about)})
+    return stating(network, {"method": method.name, "res": str(method.frame.size), "backbone": method.backbone})
 
 
 def _estimate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from lrbench.augmentation import Augmentation
@@ -48,7 +46,7 @@ from lrbench.pairs import Jitter, Pair, Pairs
 from lrbench.recipes import cosine
 from lrbench.structures import unknown
 from lrbench.training import as_floats
-from lrbench.weights import copy_matching
+from lrbench.weights import copy_matching, stating
 
 SMALL = 2_000_000
 """Parameters up to which the shorter of the paper recipe's two budgets is enough."""
@@ -285,9 +283,7 @@ def packed(network: Upscaler, *, name: str) -> bytes:
         network: whose.
         name: in `UPSCALERS`.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    about = {"upscaler": name, "scale": network.scale, "residual": network.residual}
-    return save(tensors, {"lrbench": json.dumps(about)})
+    return stating(network, {"upscaler": name, "scale": network.scale, "residual": network.residual})
 
 
 @torch.inference_mode()

@@ -185,6 +185,15 @@ def fits(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     return not (fit.reshaped or fit.missing or _unread(network, fit))
 
 
+def stating(network: nn.Module, about: Mapping[str, Any]) -> bytes:
+    """A file of a network's weights that says what they are of; `stated` reads it."""
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    # one entry: safetensors writes several in random order, and equal weights shall be equal files
+    return save(tensors, {"lrbench": json.dumps(about)})
+
+
 def stated(path: Path) -> dict[str, Any]:
     """What our runs write into a file of weights: what they are of; empty for other files."""
     if path.suffix == ".safetensors" and path.is_file():
