@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrbench.geometry import Float, Frame, Region
-from lrbench.structures import UPPER_BODY, mirror_order
+from lrbench.structures import COCO, Skeleton
 
 HALF_BODY_PADDING = 1.5
 
@@ -54,7 +54,16 @@ class Augmentation:
         u, n = rng.random(3), rng.standard_normal(3)
         return Draws(u[0], n[0], n[1], u[1], n[2], u[2])
 
-    def view(self, frame: Frame, region: Region, keypoints: Float, visible: Float, draws: Draws, width: int) -> View:
+    def view(
+        self,
+        frame: Frame,
+        region: Region,
+        keypoints: Float,
+        visible: Float,
+        draws: Draws,
+        width: int,
+        skeleton: Skeleton = COCO,
+    ) -> View:
         """Turn draws into a view.
 
         Args:
@@ -64,10 +73,12 @@ class Augmentation:
             visible: (K,) above 0 where labelled.
             draws: the random numbers.
             width: of the picture, px.
+            skeleton: of the keypoints; one without an upper body has no half-body views.
         """
         labelled = visible > 0
-        if labelled.sum() > 8 and draws.u_halfbody < self.half_body:
-            region = half_body(frame, region, keypoints, labelled, upper=draws.n_halfbody < 0.5)
+        if skeleton.upper_body and labelled.sum() > 8 and draws.u_halfbody < self.half_body:
+            upper = draws.n_halfbody < 0.5
+            region = half_body(frame, region, keypoints, labelled, upper=upper, skeleton=skeleton)
         factor = float(np.clip(1 + self.scale * draws.n_scale, 1 - self.scale, 1 + self.scale))
         rotation = 0.0
         if draws.u_rotate <= self.rotation_probability:
@@ -77,12 +88,20 @@ class Augmentation:
         return View(Region(center, region.side * factor), rotation, bool(flip))
 
 
-def half_body(frame: Frame, region: Region, keypoints: Float, labelled: NDArray[np.bool_], *, upper: bool) -> Region:
+def half_body(
+    frame: Frame,
+    region: Region,
+    keypoints: Float,
+    labelled: NDArray[np.bool_],
+    *,
+    upper: bool,
+    skeleton: Skeleton = COCO,
+) -> Region:
     """Region around the upper or the lower half of a body; the given one where too few keypoints are labelled.
 
     `upper` is wanted when a *normal* deviate is below 0.5, so for 69 % of the views (released HRNet code).
     """
-    is_upper = np.isin(np.arange(len(keypoints)), UPPER_BODY)
+    is_upper = np.isin(np.arange(len(skeleton)), skeleton.upper_body)
     above, below = labelled & is_upper, labelled & ~is_upper
     chosen = above if (upper and above.sum() > 2) or below.sum() <= 2 else below
     if chosen.sum() < 2:
@@ -94,9 +113,11 @@ def half_body(frame: Frame, region: Region, keypoints: Float, labelled: NDArray[
     return Region(points.mean(0), frame.fit_aspect(float(extent[0]), float(extent[1])) * HALF_BODY_PADDING)
 
 
-def mirror_keypoints(keypoints: Float, visible: Float, width: int) -> tuple[Float, Float]:
+def mirror_keypoints(
+    keypoints: Float, visible: Float, width: int, skeleton: Skeleton = COCO
+) -> tuple[Float, Float]:
     """Keypoints (K, 2) and flags (K,) of the mirrored picture, left and right exchanged."""
-    order = mirror_order()
+    order = skeleton.mirror_order
     mirrored = keypoints[order].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
     return mirrored, visible[order]

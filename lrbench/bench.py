@@ -33,7 +33,7 @@ from lrbench.models.upscalers import UPSCALERS
 from lrbench.models.upscalers.perceptual import Judge, PoseFeatures, load_vgg
 from lrbench.pairs import Pairs, detailed, split_off
 from lrbench.predictions import in_original_coordinates
-from lrbench.provenance import code_hash, peak_memory, provenance
+from lrbench.provenance import code_hash, peak_memory, provenance, training_hash
 from lrbench.recipes import Recipe, plan
 from lrbench.structures import Persons, Predictions
 from lrbench.training import Validate, processor_precision, train
@@ -288,10 +288,11 @@ class Bench:
             "data": f"{dataset.name}/{cell.train_split}",
             "data_hash": dataset.hash,
             "persons": len(learning.persons),
+            "persons_hash": dataset.persons.hash,
             "seed": cell.seed,
             "precision": cell.precision or processor_precision(cell.torch_device()),
             "start": start.name,
-            "code": code_hash(""),
+            "code": training_hash("", selects=False),
             "torch": torch.__version__,
         }
         return course, identity, cell.runs / dataset.name / str(cell.res) / cell.upscaler / records.key_of(identity)
@@ -362,7 +363,9 @@ class Bench:
         model, fit = opened.model()
         if cell.weights:
             self._say(f"weights {cell.weights}: {fit}")
-        persons = None if cell.boxes == "gt" else read_detections(Path(cell.boxes), dataset.images)
+        persons = None
+        if cell.boxes != "gt":
+            persons = read_detections(Path(cell.boxes), dataset.images, dataset.persons.skeleton)
         crops = self.crops(cell.data, cell.split, method, preset, persons, cell.lr_seed)
         crops = dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
         device = cell.torch_device()
@@ -469,11 +472,12 @@ class Bench:
             "data": f"{dataset.name}/{cell.train_split}",
             "data_hash": dataset.hash,
             "persons": len(dataset.persons),
+            "persons_hash": dataset.persons.hash,
             "lr_preset": cell.training_preset().plain,
             "seed": cell.seed,
             "precision": precision,
             "start": self._start_of(cell, recipe, method).name,
-            "code": code_hash(cell.method),
+            "code": training_hash(cell.method, selects=recipe.select == "best"),
             "torch": torch.__version__,
         }
 

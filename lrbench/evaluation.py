@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
 
 from lrbench.datasets.coco import PERSON
 from lrbench.records import METRICS, Metrics
-from lrbench.structures import KEYPOINTS, SIGMAS, Predictions, Rescoring
+from lrbench.structures import COCO, Predictions, Rescoring, Skeleton
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def rescore(box_score: Array, keypoint_scores: Array, rule: Rescoring = Rescorin
     return np.asarray(box_score * total / np.maximum(counted.sum(1), 1))
 
 
-def oks(keypoints: Array, area: float, others: Array, areas: Array) -> Array:
+def oks(keypoints: Array, area: float, others: Array, areas: Array, skeleton: Skeleton = COCO) -> Array:
     """Similarity of one prediction with others, all keypoints counted (released HRNet code).
 
     Args:
@@ -45,18 +45,21 @@ def oks(keypoints: Array, area: float, others: Array, areas: Array) -> Array:
         area: px².
         others: (N, K, 2 or more) px.
         areas: (N,) px².
+        skeleton: of the keypoints.
 
     Returns:
         (N,) in [0, 1].
     """
     squared = ((others[:, :, :2] - keypoints[None, :, :2]) ** 2).sum(2)
-    variance = (2 * SIGMAS) ** 2
+    variance = (2 * np.array(skeleton.sigmas)) ** 2
     # np.spacing(1) keeps a division by zero areas away, as in pycocotools
     scaled = squared / variance / ((area + areas) / 2 + np.spacing(1))[:, None] / 2
     return np.asarray(np.exp(-scaled).mean(1))
 
 
-def oks_nms(keypoints: Array, area: Array, score: Array, threshold: float = OKS_NMS) -> NDArray[np.int64]:
+def oks_nms(
+    keypoints: Array, area: Array, score: Array, threshold: float = OKS_NMS, skeleton: Skeleton = COCO
+) -> NDArray[np.int64]:
     """Greedy suppression within one picture: rows to keep, best first.
 
     Args:
@@ -64,13 +67,14 @@ def oks_nms(keypoints: Array, area: Array, score: Array, threshold: float = OKS_
         area: (N,) px².
         score: (N,)
         threshold: rows more similar than this to a kept one are dropped.
+        skeleton: of the keypoints.
     """
     order = np.argsort(score)[::-1]  # not stable on purpose: the released code breaks ties this way
     keep = []
     while len(order):
         best, rest = order[0], order[1:]
         keep.append(best)
-        similarity = oks(keypoints[best], area[best], keypoints[rest], area[rest])
+        similarity = oks(keypoints[best], area[best], keypoints[rest], area[rest], skeleton)
         order = rest[similarity <= threshold]
     return np.array(keep, np.int64)
 
@@ -84,7 +88,7 @@ def to_results(predictions: Predictions, rule: Rescoring = Rescoring()) -> list[
     results = []
     for image_id in dict.fromkeys(predictions.image_id.tolist()):
         rows = np.flatnonzero(predictions.image_id == image_id)
-        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows])
+        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows], skeleton=predictions.skeleton)
         for row in rows[keep]:
             results.append(
                 {
@@ -97,56 +101,76 @@ def to_results(predictions: Predictions, rule: Rescoring = Rescoring()) -> list[
     return results
 
 
-def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Metrics:
+def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO) -> Metrics:
     """COCO's ten keypoint metrics by pycocotools, as fractions.
 
     Args:
         annotations: a COCO keypoint file.
         results: a COCO keypoint result.
+        skeleton: of the keypoints.
     """
-    evaluator = _accumulated(annotations, results or [_nobody(annotations)])
+    return summarised(accumulated(annotations, results, skeleton))
+
+
+def summarised(evaluator: Any) -> Metrics:
+    """The ten numbers of an evaluator of all areas (`accumulated`)."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.summarize()
     # pycocotools says -1 where there is no person of that kind
     return Metrics(**{k: float(v) if v > -1 else None for k, v in zip(METRICS, evaluator.stats, strict=True)})
 
 
-def score_keypoints(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def score_keypoints(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO
+) -> dict[str, float | None]:
     """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored."""
     scores: dict[str, float | None] = {}
-    results = results or [_nobody(annotations)]
-    for k, name in enumerate(KEYPOINTS):
-        # a person without the keypoint is ignored by the distance of all seventeen predicted ones to its box, so all
+    for k, name in enumerate(skeleton.keypoints):
+        # a person without the keypoint is ignored by the distance of all predicted ones to its box, so all
         # are put where this one is
-        alone = [{**r, "keypoints": list(r["keypoints"][3 * k : 3 * k + 3]) * len(KEYPOINTS)} for r in results]
+        alone = [{**r, "keypoints": list(r["keypoints"][3 * k : 3 * k + 3]) * len(skeleton)} for r in results]
         reduced = []
         for annotation in annotations["annotations"]:
-            keypoints = np.array(annotation.get("keypoints", np.zeros(3 * len(KEYPOINTS)))).reshape(-1, 3)
-            keypoints[np.arange(len(KEYPOINTS)) != k] = 0
+            keypoints = np.array(annotation.get("keypoints", np.zeros(3 * len(skeleton)))).reshape(-1, 3)
+            keypoints[np.arange(len(skeleton)) != k] = 0
             count = int(keypoints[k, 2] > 0)
             reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
-        evaluator = _accumulated({**annotations, "annotations": reduced}, alone, areas=("all",))
+        evaluator = accumulated({**annotations, "annotations": reduced}, alone, skeleton, areas=("all",))
         precision = evaluator.eval["precision"]
         counted = precision[precision > -1]
         scores[name] = float(counted.mean()) if len(counted) else None
     return scores
 
 
-def _nobody(annotations: Mapping[str, Any]) -> dict[str, Any]:
+def _nobody(annotations: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
     """A person far outside the first picture: pycocotools cannot read a result without any."""
-    far = [-1e6, -1e6, 0.0] * len(KEYPOINTS)
+    far = [-1e6, -1e6, 0.0] * len(skeleton)
     return {"image_id": annotations["images"][0]["id"], "category_id": PERSON, "keypoints": far, "score": 0.0}
 
 
-def _accumulated(
-    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], areas: Sequence[str] | None = None
+def accumulated(
+    annotations: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton = COCO,
+    *,
+    areas: Sequence[str] | None = None,
 ) -> Any:
+    """pycocotools' evaluator, after matching and accumulation.
+
+    Args:
+        annotations: a COCO keypoint file; pycocotools asks for ``area`` of every person.
+        results: a COCO keypoint result.
+        skeleton: of the keypoints.
+        areas: labels of the ranges of area that are looked at, of ``all``, ``medium`` and ``large``; None for all.
+    """
+    results = results or [_nobody(annotations, skeleton)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth = Annotations()
         # pycocotools writes into what it is given
         truth.dataset = {**annotations, "annotations": [dict(a) for a in annotations["annotations"]]}
         truth.createIndex()
         evaluator = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "keypoints")
+        evaluator.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         if areas is not None:
             chosen = [i for i, label in enumerate(evaluator.params.areaRngLbl) if label in areas]
             evaluator.params.areaRng = [evaluator.params.areaRng[i] for i in chosen]

@@ -13,7 +13,7 @@ from lrbench.geometry import apply
 from lrbench.loading import Crops
 from lrbench.method import Codec, Method
 from lrbench.models.network import PoseNetwork
-from lrbench.structures import Predictions, mirror_index
+from lrbench.structures import COCO, Predictions, Skeleton, mirror_index
 
 Progress = Callable[[str, int, int, str], None]
 """(what, done, total, note): called now and then by long work."""
@@ -23,20 +23,24 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
     """Report nothing."""
 
 
-def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor) -> Any:
+def flip_test(
+    model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor, skeleton: Skeleton = COCO
+) -> Any:
     """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass.
 
     An upscaler in front runs once, and its picture is mirrored: it need not answer a mirrored crop with a mirror image.
     """
-    return flip_test_of(model, codec, model.prepare(pixels))
+    return flip_test_of(model, codec, model.prepare(pixels), skeleton)
 
 
-def flip_test_of(model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor) -> Any:
+def flip_test_of(
+    model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor, skeleton: Skeleton = COCO
+) -> Any:
     """The same of prepared pixels (`PoseNetwork.prepare`)."""
     both = model.read(torch.cat([seen, seen.flip(-1)]))
     n = len(seen)
     plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
-    return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device)))
+    return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device, skeleton)))
 
 
 @torch.inference_mode()
@@ -76,7 +80,7 @@ def predict(
             seen = model.prepare(loaded.pixels.to(device).float().div_(255))
             if enlarged is not None:
                 enlarged.append((255 * seen).round().to(torch.uint8).cpu())
-        prediction = flip_test_of(model, method.codec, seen) if flip else model.read(seen)
+        prediction = flip_test_of(model, method.codec, seen, persons.skeleton) if flip else model.read(seen)
         decoded = method.codec.decode(prediction)
         rows = slice(done, done + len(seen))
         keypoints[rows, :, :2] = decoded.xy.cpu().numpy()
@@ -94,4 +98,4 @@ def to_image(crops: Crops, keypoints: np.ndarray[Any, np.dtype[np.float64]]) -> 
         region = frame.region(persons.box[row], annotated=persons.annotated)
         mapped[row, :, :2] = apply(frame.to_image(region), keypoints[row, :, :2])
         area[row] = region.area
-    return Predictions(crops.store.images.id[persons.image], mapped, area, persons.score)
+    return Predictions(crops.store.images.id[persons.image], mapped, area, persons.score, persons.skeleton)

@@ -54,7 +54,8 @@ class Crops:
             return View(region, 0.0, False)
         width = int(self.store.images.size[persons.image[row], 1])
         draws = augmentation.draw(rng)
-        return augmentation.view(self.frame, region, persons.keypoints[row], persons.visible[row], draws, width)
+        keypoints, visible = persons.keypoints[row], persons.visible[row]
+        return augmentation.view(self.frame, region, keypoints, visible, draws, width, persons.skeleton)
 
     def place(self, row: int, view: View) -> tuple[Float, Float, NDArray[np.bool_]]:
         """Where one view of a person lies.
@@ -71,7 +72,7 @@ class Crops:
         pixels_matrix = matrix
         if view.flip:
             width = int(self.store.images.size[self.persons.image[row], 1])
-            xy, visible = mirror_keypoints(xy, visible, width)
+            xy, visible = mirror_keypoints(xy, visible, width, self.persons.skeleton)
             # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
             pixels_matrix = matrix.copy()
             pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lrbench.geometry import Alignment, Frame, Size, enlarged_size
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork, count_macs, count_parameters
-from lrbench.structures import Batch, Keypoints, Rescoring, unknown
+from lrbench.structures import COCO, Batch, Keypoints, Rescoring, Skeleton, unknown
 
 P = TypeVar("P")
 
@@ -96,12 +96,13 @@ class Method(Generic[P]):
         backbone: name of the backbone; empty for methods without a network.
         frame: crop size and alignment rule, shared by crop and codec.
         codec: targets and decoding.
-        build_model: makes the untrained network.
+        build_model: makes the untrained network; takes ``keypoints=`` where there are not COCO's 17.
         stages: the paper's schedule.
         batch: the paper's batch size.
         settings: every argument of `build` as it was resolved.
         rescoring: how keypoint scores become the score of a person.
         upscaling: what enlarges the crops before the network, see `lrbench.upscaling.Upscaling`; None for nothing.
+        skeleton: whose keypoints are estimated.
         estimate: fits a network without gradients, from unaugmented training batches; used where there are no stages.
     """
 
@@ -110,12 +111,13 @@ class Method(Generic[P]):
     backbone: str
     frame: Frame
     codec: Codec[P]
-    build_model: Callable[[], PoseNetwork[P]]
+    build_model: Callable[..., PoseNetwork[P]]
     stages: tuple[Stage[P], ...]
     batch: int = 128
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rescoring: Rescoring = dataclasses.field(default_factory=Rescoring)
     upscaling: Any = None
+    skeleton: Skeleton = COCO
     estimate: Callable[[PoseNetwork[P], Iterable[Batch]], None] | None = None
 
 
@@ -189,6 +191,7 @@ def load_method(
     sr: Any = None,
     *,
     align: Alignment | None = None,
+    skeleton: Skeleton = COCO,
     **settings: Any,
 ) -> Method[Any]:
     """Compose a method.
@@ -201,6 +204,7 @@ def load_method(
             none. The network then takes crops enlarged by its scale, 4 unless it says otherwise.
         align: rule of the crop; None for the method's own. Keypoints of any crop are px of it, so the method reads
             crops of another rule as exactly as its own.
+        skeleton: whose keypoints are estimated.
         settings: arguments of the method's `build`.
 
     Raises:
@@ -225,6 +229,9 @@ def load_method(
     large = size if choice is None else enlarged_size(size, choice.scale)
     arguments = {"size": large, **({"backbone": backbone} if takes_backbone else {}), **settings}
     method = module.build(**arguments)
+    if skeleton != COCO:
+        build_model = partial(method.build_model, keypoints=len(skeleton))
+        method = dataclasses.replace(method, build_model=build_model, skeleton=skeleton)
     if choice is not None and not method.stages:
         raise ValueError(f"method {name} looks at no pixels, so there is nothing to enlarge; leave the upscaler out")
     frame = Frame(size, align or method.frame.align)

@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,32 +18,65 @@ import torch
 import lrbench
 from lrbench import records
 
+BESIDE = (
+    "__init__",
+    "api",
+    "audit",
+    "bench",
+    "cells",
+    "cli",
+    "comparison",
+    "console",
+    "controls",
+    "latency",
+    "listing",
+    "predictions",
+    "pretraining",
+    "provenance",
+    "published",
+    "records",
+    "reevaluation",
+    "submission",
+)
+"""Modules that decide no number of a record."""
+
+SCORING = ("diagnosis", "evaluation", "inference", "pckh", "referee", "scoring", "statistics")
+"""Modules that decide what weights score, not the weights, unless an epoch is selected by its score."""
+
 
 @lru_cache(maxsize=64)
 def code_hash(method: str) -> str:
-    """sha256 over the sources that decide a number: all below the commands, and a method's file if one is named."""
+    """sha256 over the sources that decide a score: all below the commands, and a method's file if one is named."""
+    readers = [p for p in (_root() / "datasets").glob("*.py") if p.stem not in ("__init__", "degraded", "mapping")]
+    return _hash([*_sources(BESIDE), *readers], method)
+
+
+@lru_cache(maxsize=64)
+def training_hash(method: str, *, selects: bool) -> str:
+    """sha256 over the sources that decide weights.
+
+    What annotations are read as is not told by sources, see `lrbench.structures.Persons.hash`.
+
+    Args:
+        method: whose file belongs to them; empty for none.
+        selects: the weights are those of the epoch with the best score.
+    """
+    return _hash([*_sources(BESIDE if selects else BESIDE + SCORING), _root() / "datasets" / "images.py"], method)
+
+
+def _root() -> Path:
+    return Path(lrbench.__file__).parent
+
+
+def _sources(without: Sequence[str]) -> list[Path]:
+    """Modules below the commands but for some, and the packages they compose."""
+    paths = [p for p in _root().glob("*.py") if p.stem not in without]
+    return paths + [p for folder in ("codecs", "models", "corruptions") for p in (_root() / folder).rglob("*.py")]
+
+
+def _hash(paths: Sequence[Path], method: str) -> str:
     from lrbench.method import source_file
 
-    root = Path(lrbench.__file__).parent
-    beside = (
-        "__init__",
-        "api",
-        "bench",
-        "cells",
-        "cli",
-        "comparison",
-        "console",
-        "controls",
-        "listing",
-        "predictions",
-        "pretraining",
-        "provenance",
-        "published",
-        "records",
-    )
-    paths = [p for p in root.glob("*.py") if p.stem not in beside]
-    paths += [p for folder in ("codecs", "models", "corruptions") for p in (root / folder).rglob("*.py")]
-    paths += [root / "datasets" / name for name in ("coco.py", "images.py")]
     digest = hashlib.sha256()
     for path in [*sorted(paths), *([source_file(method)] if method else [])]:
         digest.update(path.read_bytes())
@@ -73,9 +107,8 @@ def provenance(
 @lru_cache(maxsize=1)
 def commit() -> str:
     """Commit of the checkout lrbench runs from, with ``+changes`` where files differ; empty for an installed copy."""
-    root = Path(lrbench.__file__).parent
     try:
-        run = ["git", "-C", str(root)]
+        run = ["git", "-C", str(_root())]
         head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         dirty = subprocess.run(
             [*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True

@@ -134,6 +134,7 @@ class Cost(_Part):
         train_seconds, eval_seconds: wall time.
         train_images_per_second, eval_images_per_second: crops.
         data_wait: share of training time spent waiting for crops.
+        latency_ms: of one crop: forward pass (with its mirror image, where the protocol has it) and decoding, median.
         peak_memory: bytes (resident set on CPU, allocated on GPU).
         params: all parameters of the network.
         macs: multiply-adds, one crop, no flip.
@@ -149,7 +150,48 @@ class Cost(_Part):
     data_wait: float | None = None
     eval_seconds: float | None = None
     eval_images_per_second: float | None = None
+    latency_ms: float | None = None
     peak_memory: int | None = None
+
+
+class Bootstrap(_Part):
+    """How intervals were drawn: resamples of the images of the split, with replacement (`lrbench.statistics`)."""
+
+    resamples: int
+    seed: int
+
+
+class HeightBin(_Part):
+    """AP of the persons whose box is at least `low` and less than `high` image px high; None for no upper end."""
+
+    low: float
+    high: float | None
+    persons: int
+    ap: float | None
+    ci95: tuple[float, float] | None = None
+
+
+class Diagnosis(_Part):
+    """What AP does not tell (`lrbench.diagnosis`).
+
+    Attributes:
+        heights: AP by height of the persons, lowest first.
+        pck: share of labelled keypoints within a fraction of the longer side of the box, by fraction as text.
+        pixel_error: median distance to labelled keypoints, image px.
+        crop_error: the same in px of the network's input; None for results of other tools.
+        errors: shares of the labelled keypoints of matched persons: ``good``, ``jitter``, ``inversion``, ``swap``,
+            ``miss`` (Ronchi and Perona, ICCV 2017).
+        gains: AP that would be won by mending all errors of a kind, by kind.
+        undetected: share of persons that no prediction was matched with.
+    """
+
+    heights: list[HeightBin] = []
+    pck: dict[str, float | None] = {}
+    pixel_error: float | None = None
+    crop_error: float | None = None
+    errors: dict[str, float] = {}
+    gains: dict[str, float | None] = {}
+    undetected: float | None = None
 
 
 class Provenance(_Part):
@@ -181,7 +223,11 @@ class Record(_Part):
         reason: of a failure.
         upscaler: how the upscaler in front was trained, and its quality; None where no run of ours made it.
         keypoint_ap: AP with one keypoint's OKS alone, by name of the keypoint.
-        ci95: 95 % intervals by metric; empty where not computed.
+        ci95: 95 % intervals by metric, over images; empty where not computed.
+        bootstrap: how they were drawn.
+        further: metrics of other protocols as fractions, for example ``pckh50`` or ``ap_easy``; None as in `Metrics`.
+        further_ci95: their intervals.
+        diagnosis: None in records that have none.
     """
 
     schema_: int = SCHEMA
@@ -195,6 +241,10 @@ class Record(_Part):
     metrics: Metrics
     keypoint_ap: dict[str, float | None] = {}
     ci95: dict[str, tuple[float, float]] = {}
+    bootstrap: Bootstrap | None = None
+    further: dict[str, float | None] = {}
+    further_ci95: dict[str, tuple[float, float]] = {}
+    diagnosis: Diagnosis | None = None
     counts: Counts
     cost: Cost
     provenance: Provenance

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -15,35 +17,92 @@ if TYPE_CHECKING:  # worker processes that only touch pictures start without tor
     import torch
     from torch import Tensor
 
-KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Which keypoints a dataset labels, and how they are scored.
+
+    Attributes:
+        name: of the convention.
+        keypoints: names in the dataset's order; left is the person's own left.
+        pairs: keypoints that change places when a picture is mirrored.
+        bones: to draw, as pairs of keypoint indices.
+        sigmas: per-keypoint standard deviations as a share of the person's size; OKS uses twice these. Empty where the
+            dataset is not scored by OKS.
+        upper_body: keypoints above the hips, for the half-body augmentation; empty where the released code has none.
+    """
+
+    name: str
+    keypoints: tuple[str, ...]
+    pairs: tuple[tuple[int, int], ...]
+    bones: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+    upper_body: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @cached_property
+    def mirror_order(self) -> NDArray[np.int64]:
+        """Permutation (K,) that exchanges left and right."""
+        order = np.arange(len(self))
+        for left, right in self.pairs:
+            order[left], order[right] = right, left
+        return order
+
+
+COCO = Skeleton(
+    name="coco",
+    keypoints=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle",
+    ),
+    pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    bones=(
+        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+        (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+    ),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
+        0.089,
+    ),
+    upper_body=tuple(range(11)),
 )  # fmt: skip
-"""The 17 COCO keypoints, in COCO's order; left is the person's own left."""
+"""COCO's 17 keypoints (cocodataset.org, keypoint evaluation); half body as in the released HRNet code."""
 
-PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
-"""Keypoints that change places when a picture is mirrored."""
-
-SKELETON = (
-    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+MPII = Skeleton(
+    name="mpii",
+    keypoints=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax",
+        "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
+        "left_wrist",
+    ),
+    pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    bones=(
+        (0, 1), (1, 2), (2, 6), (3, 6), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11), (11, 10), (7, 13),
+        (13, 14), (14, 15),
+    ),
+    sigmas=(),
+    upper_body=(),
 )  # fmt: skip
-"""Bones to draw, as pairs of keypoint indices (COCO's skeleton, counted from 0)."""
+"""MPII's 16 joints (released HRNet code); scored by PCKh, without half-body augmentation."""
 
-SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
-"""COCO's per-keypoint standard deviations; OKS uses twice these (cocodataset.org, keypoint evaluation)."""
-
-UPPER_BODY = tuple(range(11))
-"""Keypoints above the hips, for the half-body augmentation (released HRNet code)."""
-
-
-def mirror_order() -> NDArray[np.int64]:
-    """Permutation (17,) that exchanges left and right."""
-    order = np.arange(len(KEYPOINTS))
-    for left, right in PAIRS:
-        order[left], order[right] = right, left
-    return order
+CROWDPOSE = Skeleton(
+    name="crowdpose",
+    keypoints=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+        "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
+    ),
+    pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    bones=(
+        (12, 13), (13, 0), (13, 1), (0, 2), (2, 4), (1, 3), (3, 5), (0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9),
+        (9, 11),
+    ),
+    sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+    upper_body=(0, 1, 2, 3, 4, 5, 12, 13),
+)  # fmt: skip
+"""CrowdPose's 14 keypoints (released evaluation code)."""
 
 
 class Keypoints(NamedTuple):
@@ -96,9 +155,10 @@ class Persons:
         image: (N,) int64 row of the picture in `Images`.
         box: (N, 4) float64 x, y, width, height, image px.
         score: (N,) float64 box score; 1 for annotated boxes.
-        keypoints: (N, 17, 2) float64 image px; zero where not labelled.
-        visible: (N, 17) int8 COCO flag 0, 1 or 2.
+        keypoints: (N, K, 2) float64 image px; zero where not labelled.
+        visible: (N, K) int8 COCO flag 0, 1 or 2.
         annotated: boxes are annotations, not detections.
+        skeleton: which keypoints these are.
     """
 
     id: NDArray[np.int64]
@@ -108,9 +168,18 @@ class Persons:
     keypoints: NDArray[np.float64]
     visible: NDArray[np.int8]
     annotated: bool
+    skeleton: Skeleton = COCO
 
     def __len__(self) -> int:
         return len(self.id)
+
+    @property
+    def hash(self) -> str:
+        """sha256 over everything that is trained on besides the pictures."""
+        digest = hashlib.sha256(f"{self.skeleton} {self.annotated}".encode())
+        for array in (self.id, self.image, self.box, self.keypoints, self.visible):
+            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +188,17 @@ class Predictions:
 
     Attributes:
         image_id: (N,) int64.
-        keypoints: (N, 17, 3) float64 x, y, confidence.
+        keypoints: (N, K, 3) float64 x, y, confidence.
         area: (N,) float64 area of the padded crop, px² (OKS-NMS of the released code uses it).
         box_score: (N,) float64.
+        skeleton: which keypoints these are.
     """
 
     image_id: NDArray[np.int64]
     keypoints: NDArray[np.float64]
     area: NDArray[np.float64]
     box_score: NDArray[np.float64]
+    skeleton: Skeleton = COCO
 
 
 @dataclass(frozen=True)
@@ -180,8 +251,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {given!r}; {hint}"
 
 
-def mirror_index(device: torch.device | str = "cpu") -> Tensor:
-    """`mirror_order` as a tensor."""
+def mirror_index(device: torch.device | str = "cpu", skeleton: Skeleton = COCO) -> Tensor:
+    """`Skeleton.mirror_order` as a tensor."""
     import torch
 
-    return torch.as_tensor(mirror_order(), device=device)
+    return torch.as_tensor(skeleton.mirror_order, device=device)

@@ -7,7 +7,7 @@ import pytest
 
 from lrbench.augmentation import Augmentation, Draws, half_body, mirror_keypoints
 from lrbench.geometry import Frame, Region, Size
-from lrbench.structures import KEYPOINTS, UPPER_BODY
+from lrbench.structures import COCO
 
 FRAME = Frame(Size(64, 48), "corner")
 REGION = Region(np.array([40.0, 50.0]), np.array([75.0, 100.0]))
@@ -53,7 +53,7 @@ def test_flip_moves_the_centre():
 @pytest.mark.parametrize(("n", "upper"), [(0.49, True), (0.51, False)])
 def test_half_body(n: float, upper: bool):
     xy, _ = body()
-    chosen = [k for k in range(17) if (k in UPPER_BODY) == upper]
+    chosen = [k for k in range(17) if (k in COCO.upper_body) == upper]
     region = view(u_halfbody=0.29, n_halfbody=n).region
     np.testing.assert_allclose(region.center, xy[chosen].mean(0))
     extent = xy[chosen].max(0) - xy[chosen].min(0)
@@ -74,7 +74,7 @@ def test_half_body_needs_more_than_eight_keypoints(count: int, cropped: bool):
 
 def test_half_body_falls_back_to_the_other_half():
     xy, _ = body()
-    labelled = np.isin(np.arange(17), (*UPPER_BODY, 11, 12))  # only two below
+    labelled = np.isin(np.arange(17), (*COCO.upper_body, 11, 12))  # only two below
     np.testing.assert_allclose(half_body(FRAME, REGION, xy, labelled, upper=False).center, xy[:11].mean(0))
     labelled = np.isin(np.arange(17), (0, 1, 11, 12, 13))  # only two above
     np.testing.assert_allclose(half_body(FRAME, REGION, xy, labelled, upper=True).center, xy[11:14].mean(0))
@@ -102,7 +102,7 @@ def test_shares_are_the_published_ones():
     assert np.mean([v.rotation != 0 for v in views]) == pytest.approx(0.6, abs=0.03)
     halves = [v for v in views if v.region.center[1] != 50]
     assert len(halves) / len(views) == pytest.approx(0.3, abs=0.03)
-    upper = xy[list(UPPER_BODY)].mean(0)[1]
+    upper = xy[list(COCO.upper_body)].mean(0)[1]
     # the released code compares a normal number with 0.5: 69 % upper halves
     assert np.mean([np.isclose(v.region.center[1], upper) for v in halves]) == pytest.approx(0.69, abs=0.05)
 
@@ -111,9 +111,9 @@ def test_mirrored_keypoints():
     xy, visible = body()
     visible = np.arange(17) % 3
     mirrored, flags = mirror_keypoints(xy, visible, 200)
-    for k, name in enumerate(KEYPOINTS):
+    for k, name in enumerate(COCO.keypoints):
         side = name.split("_")[0]
-        source = KEYPOINTS.index(name.replace(side, {"left": "right", "right": "left"}.get(side, side), 1))
+        source = COCO.keypoints.index(name.replace(side, {"left": "right", "right": "left"}.get(side, side), 1))
         assert mirrored[k].tolist() == [199 - xy[source][0], xy[source][1]]
         assert flags[k] == visible[source]
     back, again = mirror_keypoints(mirrored, flags, 200)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
 from reference import scoring as slow
 
 from lrbench.evaluation import oks, oks_nms, rescore, score, score_keypoints, to_results
 from lrbench.records import METRICS
-from lrbench.structures import KEYPOINTS, Predictions, Rescoring
+from lrbench.structures import COCO, Predictions, Rescoring
 
-NAMES = [{"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}]
+NAMES = [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints), "skeleton": []}]
 
 
 def random_set(seed: int, pictures: int = 12, noise: float = 4.0) -> tuple[dict, list[dict]]:
@@ -90,7 +90,7 @@ def plain(folder: Path, truth: dict, results: list[dict]) -> list[float]:
     (folder / "gt.json").write_text(json.dumps(truth))
     (folder / "dt.json").write_text(json.dumps(results))
     with contextlib.redirect_stdout(io.StringIO()):
-        gt = COCO(str(folder / "gt.json"))
+        gt = Annotations(str(folder / "gt.json"))
         evaluator = COCOeval(gt, gt.loadRes(str(folder / "dt.json")), "keypoints")
         evaluator.evaluate()
         evaluator.accumulate()
@@ -140,7 +140,7 @@ def test_perfect_keypoints():
     truth, results = apart()
     assert all(any(a["keypoints"][3 * k + 2] for a in truth["annotations"]) for k in range(17))
     assert sum(a["num_keypoints"] for a in truth["annotations"]) < 12 * 17  # persons without a keypoint are ignored
-    assert score_keypoints(truth, results) == dict.fromkeys(KEYPOINTS, pytest.approx(1.0))
+    assert score_keypoints(truth, results) == dict.fromkeys(COCO.keypoints, pytest.approx(1.0))
 
 
 @pytest.mark.parametrize("shift", [90, 300])  # inside, and outside of the box made thrice as big
@@ -150,7 +150,7 @@ def test_only_the_wrong_keypoint_drops(k: int, shift: float):
     for row in results:
         row["keypoints"][3 * k] += shift
     scores = score_keypoints(truth, results)
-    assert scores.pop(KEYPOINTS[k]) == 0
+    assert scores.pop(COCO.keypoints[k]) == 0
     assert list(scores.values()) == pytest.approx([1.0] * 16)
 
 

@@ -18,7 +18,7 @@ import lrbench
 import lrbench.method
 from lrbench.geometry import Size
 from lrbench.method import load_method, load_plugin
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 HOME = Path(lrbench.__file__).parents[1]
 PYPROJECT = """
@@ -165,9 +165,9 @@ def test_readme_loss_counts_the_hardest(plugin: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lrbench.method, "_plugins", {})
     load_plugin(plugin)
     method = load_method("ohkm", Size(64, 48), "hrnet_w16", count=2)
-    weight = torch.ones(1, len(KEYPOINTS))
-    ideal, _ = method.codec.encode(torch.full((1, len(KEYPOINTS), 2), 20.0), weight)
-    error = torch.zeros(1, len(KEYPOINTS), 1, 1)
+    weight = torch.ones(1, len(COCO))
+    ideal, _ = method.codec.encode(torch.full((1, len(COCO), 2), 20.0), weight)
+    error = torch.zeros(1, len(COCO), 1, 1)
     error[0, :3, 0, 0] = torch.tensor([3.0, 1.0, 2.0])
     noisy = type(ideal)(ideal.heatmap + error)
     loss = method.stages[0].loss

@@ -13,7 +13,7 @@ from lrbench.geometry import Frame, Size, apply, enlargement
 from lrbench.inference import flip_test
 from lrbench.method import costs, describe, load_method, upscaler_costs
 from lrbench.models.upscalers import UPSCALERS
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 from lrbench.upscaling import upscaling
 
 SMALL = Size(64, 48)
@@ -63,8 +63,8 @@ def test_a_blob_stays_where_it_was():
 def test_round_trip_in_px_of_the_small_crop(name, rule):
     codec = load_method(name, SMALL, "hrnet_w16", upscaling("bicubic", mapping=rule)).codec
     generator = torch.Generator().manual_seed(0)
-    xy = 6 + torch.rand(8, len(KEYPOINTS), 2, generator=generator) * torch.tensor([35.0, 51.0])
-    ideal, weight = codec.encode(xy, torch.ones(8, len(KEYPOINTS)))
+    xy = 6 + torch.rand(8, len(COCO), 2, generator=generator) * torch.tensor([35.0, 51.0])
+    ideal, weight = codec.encode(xy, torch.ones(8, len(COCO)))
     assert weight.min() == 1
     # a quarter of what the codec misses at 256x192
     assert (codec.decode(ideal).xy - xy).abs().max() <= 0.6

@@ -10,6 +10,8 @@ import platformdirs
 
 from lrbench.datasets.coco import Dataset, read
 from lrbench.datasets.images import DataError
+from lrbench.structures import COCO as COCO_KEYPOINTS
+from lrbench.structures import Skeleton
 
 if TYPE_CHECKING:
     from lrbench.inference import Progress
@@ -57,6 +59,11 @@ def folder_of(data: str, *, workers: int | None = None, progress: Progress | Non
     if not root.is_dir():
         raise DataError(f"--data {data}: not a folder; expected synth, coco or a folder in COCO layout")
     return root.resolve().name, root
+
+
+def skeleton_of(data: str) -> Skeleton:
+    """Which keypoints a dataset labels, told by the layout of its folder; nothing is read or made."""
+    return COCO_KEYPOINTS
 
 
 def open_dataset(data: str, split: str, *, need_images: bool = True, progress: Progress | None = None) -> Dataset:

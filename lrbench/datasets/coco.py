@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrbench.datasets.images import DataError
-from lrbench.structures import KEYPOINTS, Images, Persons
+from lrbench.structures import COCO, Images, Persons, Skeleton
 
 PERSON = 1
 """COCO's category id of persons."""
@@ -145,11 +145,11 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
             )
     # a copy of crops keeps keypoints that its crops cut off, at their true places
     cropped = isinstance(data.get("lrbench"), dict) and data["lrbench"].get("level") == "crop"
-    persons, dropped = _persons(_list(data, "annotations", path), images, path, may_lie_outside=cropped)
+    persons, dropped = _persons(_list(data, "annotations", path), images, path, COCO, may_lie_outside=cropped)
     return Dataset(name or root.resolve().name, split, path, images, persons, dropped)
 
 
-def read_detections(path: Path, images: Images) -> Persons:
+def read_detections(path: Path, images: Images, skeleton: Skeleton = COCO) -> Persons:
     """Read a COCO bbox result file as boxes to estimate poses in.
 
     Only persons count. No score threshold and no box suppression, as the published evaluations do;
@@ -183,9 +183,10 @@ def read_detections(path: Path, images: Images) -> Persons:
         image=np.array([k[1] for k in kept], np.int64),
         box=np.array([k[2] for k in kept], np.float64),
         score=np.array([k[3] for k in kept], np.float64),
-        keypoints=np.zeros((n, len(KEYPOINTS), 2)),
-        visible=np.zeros((n, len(KEYPOINTS)), np.int8),
+        keypoints=np.zeros((n, len(skeleton), 2)),
+        visible=np.zeros((n, len(skeleton)), np.int8),
         annotated=False,
+        skeleton=skeleton,
     )
 
 
@@ -243,7 +244,7 @@ def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
 
 
 def _persons(
-    annotations: list[dict[str, Any]], images: Images, path: Path, *, may_lie_outside: bool
+    annotations: list[dict[str, Any]], images: Images, path: Path, skeleton: Skeleton, *, may_lie_outside: bool
 ) -> tuple[Persons, dict[str, int]]:
     index = {int(i): row for row, i in enumerate(images.id)}
     dropped = dict.fromkeys(("other category", "crowd", "no labelled keypoint", "area 0", "box outside the image"), 0)
@@ -267,14 +268,14 @@ def _persons(
         elif crowd:
             reason = "crowd"
         else:
-            keypoints = _keypoints(annotation, where)
+            keypoints = _keypoints(annotation, where, skeleton)
             height, width = images.size[row]
             if not keypoints[:, 2].any():
                 reason = "no labelled keypoint"
             else:
                 box, area = _box(annotation, where)
                 if not may_lie_outside:
-                    _check_inside(keypoints, int(width), int(height), where)
+                    _check_inside(keypoints, int(width), int(height), where, skeleton)
                 clipped = clip_box(box, int(width), int(height))
                 if area <= 0:
                     reason = "area 0"
@@ -298,17 +299,18 @@ def _persons(
         keypoints=np.where(visible[:, :, None] > 0, keypoints[:, :, :2], 0.0),
         visible=visible,
         annotated=True,
+        skeleton=skeleton,
     )
     return persons, {reason: count for reason, count in dropped.items() if count}
 
 
-def _keypoints(annotation: Mapping[str, Any], where: str) -> NDArray[np.float64]:
-    value = annotation.get("keypoints", [0] * (3 * len(KEYPOINTS)))
+def _keypoints(annotation: Mapping[str, Any], where: str, skeleton: Skeleton) -> NDArray[np.float64]:
+    value = annotation.get("keypoints", [0] * (3 * len(skeleton)))
     try:
-        keypoints = np.asarray(value, np.float64).reshape(len(KEYPOINTS), 3)
+        keypoints = np.asarray(value, np.float64).reshape(len(skeleton), 3)
     except (TypeError, ValueError):
         length = len(value) if isinstance(value, list) else type(value).__name__
-        raise DataError(f"{where}: keypoints of length {length}, expected {3 * len(KEYPOINTS)} numbers") from None
+        raise DataError(f"{where}: keypoints of length {length}, expected {3 * len(skeleton)} numbers") from None
     flags = keypoints[:, 2]
     # three comparisons: np.isin costs more than all the rest of reading an annotation
     if not np.isfinite(keypoints).all() or not ((flags == 0) | (flags == 1) | (flags == 2)).all():
@@ -326,12 +328,13 @@ def _box(annotation: Mapping[str, Any], where: str) -> tuple[list[float], float]
     return box, area
 
 
-def _check_inside(keypoints: NDArray[np.float64], width: int, height: int, where: str) -> None:
+def _check_inside(keypoints: NDArray[np.float64], width: int, height: int, where: str, skeleton: Skeleton) -> None:
     # one px of slack: a keypoint on pixel 0 lies at -0.375 in a copy that was shrunk four times
     x, y, labelled = keypoints[:, 0], keypoints[:, 1], keypoints[:, 2] > 0
     outside = labelled & ((x < -1) | (y < -1) | (x > width) | (y > height))
     if outside.any():
         k = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"{where}: {KEYPOINTS[k]} at ({x[k]:g}, {y[k]:g}) lies outside its {height}x{width} (height x width) image"
+            f"{where}: {skeleton.keypoints[k]} at ({x[k]:g}, {y[k]:g}) lies outside its {height}x{width} (height x "
+            "width) image"
         )

@@ -27,7 +27,7 @@ from lrbench.models.hrnet import HRNetSpec, HRNetTrunk, Transition
 from lrbench.models.hrnet import Stage as ExchangeStage
 from lrbench.models.network import PoseNetwork
 from lrbench.models.resnet import BasicBlock
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 PAPER = "Wang et al., Pattern Recognition 126, 2022, arXiv:2109.09090"
 REPORTED: dict[str, dict[str, object]] = {
@@ -292,11 +292,19 @@ class CALNetwork(HRNetTrunk):
         branches: of both fourth stages.
         head_blocks: residual blocks per head.
         offset_width: channels of the finest branch of the offset tail.
+        keypoints: how many.
     """
 
     output_layers = ("head_hm.final_layer_hm", "head_om.final_layer_om")
 
-    def __init__(self, spec: HRNetSpec, branches: int, head_blocks: int = 2, offset_width: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: HRNetSpec,
+        branches: int,
+        head_blocks: int = 2,
+        offset_width: int | None = None,
+        keypoints: int = len(COCO),
+    ) -> None:
         super().__init__(spec)
         channels = spec.channels(branches)
         offset_width = offset_width or spec.width
@@ -305,8 +313,8 @@ class CALNetwork(HRNetTrunk):
         self.stage4 = ExchangeStage(spec, depth, channels, channels, outputs=1)
         self.transition3_om = Transition(spec.channels(3), channels)
         self.stage4_om = ExchangeStage(spec, depth, channels, (offset_width, *channels[1:]), outputs=1)
-        self.head_hm = Head(spec.width, len(KEYPOINTS), head_blocks, "hm")
-        self.head_om = Head(offset_width, 2 * len(KEYPOINTS), head_blocks, "om")
+        self.head_hm = Head(spec.width, keypoints, head_blocks, "hm")
+        self.head_om = Head(offset_width, 2 * keypoints, head_blocks, "om")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, h, w) -> heatmaps (B, K, H, W), offsets (B, 2K, H, W) as x, y per keypoint."""
@@ -322,15 +330,16 @@ class TwoHeads(Headed):
     Args:
         backbone: with one map.
         head_blocks: residual blocks per head.
+        keypoints: how many.
     """
 
     output_layers = CALNetwork.output_layers
 
-    def __init__(self, backbone: Backbone, head_blocks: int) -> None:
+    def __init__(self, backbone: Backbone, head_blocks: int, keypoints: int = len(COCO)) -> None:
         super().__init__(backbone)
         channels = backbone.channels[0]
-        self.head_hm = Head(channels, len(KEYPOINTS), head_blocks, "hm")
-        self.head_om = Head(channels, 2 * len(KEYPOINTS), head_blocks, "om")
+        self.head_hm = Head(channels, keypoints, head_blocks, "hm")
+        self.head_om = Head(channels, 2 * keypoints, head_blocks, "om")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, h, w) -> heatmaps (B, K, H, W), offsets (B, 2K, H, W) as x, y per keypoint."""
@@ -339,15 +348,21 @@ class TwoHeads(Headed):
 
 
 def cal_network(
-    backbone: str, size: Size, fusion: Fusion, head_blocks: int, offset_width: int | None
+    backbone: str,
+    size: Size,
+    fusion: Fusion,
+    head_blocks: int,
+    offset_width: int | None,
+    keypoints: int = len(COCO),
 ) -> PoseNetwork[OffsetMaps]:
     """The two-tailed network."""
     spec = BACKBONES[backbone]
     if isinstance(spec, HRNetSpec):
-        return PoseNetwork(CALNetwork(spec, spec.branches(size, fusion), head_blocks, offset_width), paired)
+        branches = spec.branches(size, fusion)
+        return PoseNetwork(CALNetwork(spec, branches, head_blocks, offset_width, keypoints), paired)
     if offset_width is not None:
         raise ValueError(f"offset_width={offset_width}: only HRNets have an offset tail of their own, not {backbone}")
-    return PoseNetwork(TwoHeads(spec.finest(size, fusion), head_blocks), paired)
+    return PoseNetwork(TwoHeads(spec.finest(size, fusion), head_blocks, keypoints), paired)
 
 
 def paired(outputs: tuple[Tensor, Tensor]) -> OffsetMaps:

@@ -22,7 +22,7 @@ from lrbench.models.backbone import Fusion
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import Initialisation, PoseNetwork
 from lrbench.models.regression import PooledRegression
-from lrbench.structures import Keypoints, mean
+from lrbench.structures import COCO, Keypoints, mean
 
 PAPER = "Toshev & Szegedy, CVPR 2014, arXiv:1312.4659"
 REPORTED = ("DeepPose regression", "DeepPose regression (SmoothL1)")
@@ -102,11 +102,11 @@ class DeepPoseNetwork(PooledRegression):
     """Positions (B, K, 2) in fractions of the crop.
 
     Args:
-        backbone, size, fusion: see `PooledRegression`.
+        backbone, size, fusion, keypoints: see `PooledRegression`.
     """
 
-    def __init__(self, backbone: str, size: Size, fusion: Fusion) -> None:
-        super().__init__(backbone, size, fusion, normed=False)
+    def __init__(self, backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> None:
+        super().__init__(backbone, size, fusion, normed=False, keypoints=keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised pictures (B, 3, h, w) -> (B, K, 2)."""
@@ -118,6 +118,8 @@ class DeepPoseNetwork(PooledRegression):
         nn.init.zeros_(self.fc_coord.linear.bias)
 
 
-def deeppose_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Fractions]:
+def deeppose_network(
+    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
+) -> PoseNetwork[Fractions]:
     """An untrained network."""
-    return PoseNetwork(DeepPoseNetwork(backbone, size, fusion), Fractions)
+    return PoseNetwork(DeepPoseNetwork(backbone, size, fusion, keypoints), Fractions)

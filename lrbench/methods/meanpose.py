@@ -12,7 +12,7 @@ from lrbench.codecs.coordinates import Coordinates, CropCoordinates
 from lrbench.geometry import Frame, Size
 from lrbench.method import Method
 from lrbench.models.network import PoseNetwork
-from lrbench.structures import KEYPOINTS, Batch
+from lrbench.structures import COCO, Batch
 
 PAPER = "none: a baseline of this benchmark"
 REPORTED = ()
@@ -42,24 +42,25 @@ class MeanPose(nn.Module):
 
     Args:
         size: of the crop; the untrained pose is its middle.
+        keypoints: how many.
     """
 
     output_layers = ()
     pose: Tensor
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, keypoints: int) -> None:
         super().__init__()
         middle = torch.tensor([(size.width - 1) / 2, (size.height - 1) / 2])
-        self.register_buffer("pose", middle.repeat(len(KEYPOINTS), 1))
+        self.register_buffer("pose", middle.repeat(keypoints, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, K, 2) px."""
         return self.pose.expand(len(x), -1, -1)
 
 
-def mean_pose(size: Size) -> PoseNetwork[Coordinates]:
+def mean_pose(size: Size, keypoints: int = len(COCO)) -> PoseNetwork[Coordinates]:
     """An untrained mean pose."""
-    return PoseNetwork(MeanPose(size), certain)
+    return PoseNetwork(MeanPose(size, keypoints), certain)
 
 
 def certain(xy: Tensor) -> Coordinates:
@@ -71,8 +72,8 @@ def estimate(model: PoseNetwork[Coordinates], batches: Iterable[Batch]) -> None:
     """Average the labelled keypoints of unaugmented crops, in place."""
     network = model.network
     assert isinstance(network, MeanPose)
-    total = torch.zeros(len(KEYPOINTS), 2, dtype=torch.float64)
-    count = torch.zeros(len(KEYPOINTS), 1, dtype=torch.float64)
+    total = torch.zeros(len(network.pose), 2, dtype=torch.float64)
+    count = torch.zeros(len(network.pose), 1, dtype=torch.float64)
     for batch in batches:
         total += (batch.keypoints * batch.visible[..., None]).sum(0).double()
         count += batch.visible.sum(0)[:, None].double()

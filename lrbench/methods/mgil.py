@@ -35,7 +35,7 @@ from lrbench.models.heads import BinNetwork, MapNetwork
 from lrbench.models.hrnet import HRNet, HRNetSpec, strided
 from lrbench.models.network import PoseNetwork
 from lrbench.models.resnet import BasicBlock, Bottleneck, DeconvolvedResNet, ResNetSpec
-from lrbench.structures import KEYPOINTS, Rescoring
+from lrbench.structures import COCO, Rescoring
 
 PAPER = "Gu et al., 2024, arXiv:2405.12247"
 REPORTED = ("MGIL",)
@@ -184,24 +184,28 @@ class ReleasedBinNetwork(BinNetwork):
     )
 
 
-def bin_model(features: Callable[[], Backbone], size: Size, bins: tuple[int, int]) -> PoseNetwork[Bins]:
+def bin_model(
+    features: Callable[[], Backbone], size: Size, bins: tuple[int, int], keypoints: int = len(COCO)
+) -> PoseNetwork[Bins]:
     """Logits over bins of x and of y; layer names as released.
 
     Args:
         features: makes the backbone.
         size: of the crops, px.
         bins: along x and along y.
+        keypoints: how many.
     """
-    return PoseNetwork(ReleasedBinNetwork(features(), size, bins), log_probabilities)
+    return PoseNetwork(ReleasedBinNetwork(features(), size, bins, keypoints=keypoints), log_probabilities)
 
 
-def map_model(features: Callable[[], Backbone]) -> PoseNetwork[Heatmaps]:
+def map_model(features: Callable[[], Backbone], keypoints: int = len(COCO)) -> PoseNetwork[Heatmaps]:
     """One map per keypoint; layer names as released.
 
     Args:
         features: makes the backbone.
+        keypoints: how many.
     """
-    return PoseNetwork(MapNetwork(features(), len(KEYPOINTS)), Heatmaps)
+    return PoseNetwork(MapNetwork(features(), keypoints), Heatmaps)
 
 
 def space_to_channels(x: Tensor) -> Tensor:

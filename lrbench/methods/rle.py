@@ -30,7 +30,7 @@ from lrbench.models.backbone import Fusion
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import Initialisation, PoseNetwork
 from lrbench.models.regression import PooledRegression, Readout
-from lrbench.structures import KEYPOINTS, Keypoints, Rescoring, mean
+from lrbench.structures import COCO, Keypoints, Rescoring, mean
 
 PAPER = "Li et al., ICCV 2021, arXiv:2107.11291"
 REPORTED = ("RLE", "RLE regression")
@@ -178,12 +178,12 @@ class RLENetwork(PooledRegression):
     """Positions and scales, and the flow that their loss needs.
 
     Args:
-        backbone, size, fusion: see `PooledRegression`.
+        backbone, size, fusion, keypoints: see `PooledRegression`.
     """
 
-    def __init__(self, backbone: str, size: Size, fusion: Fusion) -> None:
-        super().__init__(backbone, size, fusion, normed=True)
-        self.fc_sigma = Readout(self.features, 2 * len(KEYPOINTS), normed=False)
+    def __init__(self, backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> None:
+        super().__init__(backbone, size, fusion, normed=True, keypoints=keypoints)
+        self.fc_sigma = Readout(self.features, 2 * keypoints, normed=False)
         self.flow = RealNVP()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,9 +197,11 @@ class RLENetwork(PooledRegression):
             nn.init.xavier_uniform_(head.linear.weight, gain=0.01, generator=generator)
 
 
-def rle_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[ScaledFractions]:
+def rle_network(
+    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
+) -> PoseNetwork[ScaledFractions]:
     """An untrained network."""
-    return PoseNetwork(RLENetwork(backbone, size, fusion), pack, mean=MEAN, std=STD)
+    return PoseNetwork(RLENetwork(backbone, size, fusion, keypoints), pack, mean=MEAN, std=STD)
 
 
 def pack(output: tuple[Tensor, Tensor]) -> ScaledFractions:

@@ -23,6 +23,7 @@ from lrbench.models.backbone import Fusion
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
 from lrbench.models.sr_head import SRHead
+from lrbench.structures import COCO
 
 PAPER = "Wang et al., ACM MM 2023, arXiv:2307.16765"
 REPORTED = ("SR head",)
@@ -64,9 +65,11 @@ def build(
     )
 
 
-def sr_head_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[Heatmaps]:
+def sr_head_network(
+    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
+) -> PoseNetwork[Heatmaps]:
     """The stride-4 map of a backbone under the head."""
-    return PoseNetwork(SRHead(BACKBONES[backbone].finest(size, fusion)), Heatmaps)
+    return PoseNetwork(SRHead(BACKBONES[backbone].finest(size, fusion), keypoints), Heatmaps)
 
 
 def sr_head_loss(prediction: Heatmaps, ideal: Heatmaps, weight: Tensor) -> dict[str, Tensor]:

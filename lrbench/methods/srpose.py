@@ -27,7 +27,7 @@ from lrbench.models.backbone import Backbone, Fusion, crop_or_official, cut
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import Initialisation, PoseNetwork, reset_as_torch
 from lrbench.models.sr_head import keypoint_encoder, predictor, shuffle
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 PAPER = "Wang et al., ACM MM 2023, arXiv:2307.16765"
 REPORTED = ("SRPose",)
@@ -134,11 +134,12 @@ class Predictor(nn.Module):
 
     Args:
         level: whose head it is.
+        keypoints: how many.
     """
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: Level, keypoints: int) -> None:
         super().__init__()
-        self.conv = predictor(level.depth, level.factor, level.kernel)
+        self.conv = predictor(level.depth, level.factor, level.kernel, keypoints)
         self.factor = level.factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,13 +152,14 @@ class KeypointHead(nn.Module):
 
     Args:
         channels: of the backbone's maps at strides 32, 16, 8 and 4.
+        keypoints: how many.
     """
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], keypoints: int) -> None:
         super().__init__()
         widths = [level.width for level in LEVELS]
-        self.lr_head = nn.Sequential(nn.Conv2d(channels[0], len(KEYPOINTS), 1), nn.ReLU())
-        self.lr_fuse = nn.Sequential(nn.Conv2d(len(KEYPOINTS), widths[0], 1), nn.ReLU())
+        self.lr_head = nn.Sequential(nn.Conv2d(channels[0], keypoints, 1), nn.ReLU())
+        self.lr_fuse = nn.Sequential(nn.Conv2d(keypoints, widths[0], 1), nn.ReLU())
         pairs = list(pairwise(widths))
         self.pre_interpolate = nn.ModuleList(
             nn.Sequential(
@@ -174,8 +176,8 @@ class KeypointHead(nn.Module):
         )
         self.fuse = nn.ModuleList(nn.Conv2d(2 * fine, fine, 1) for _, fine in pairs)
         self.post_fuse = nn.ModuleList(nn.Sequential(Refinement(fine), Refinement(fine)) for _, fine in pairs)
-        self.kp_encoder = nn.ModuleList(keypoint_encoder(level.width, level.depth) for level in LEVELS)
-        self.converge = nn.ModuleList(Predictor(level) for level in LEVELS)
+        self.kp_encoder = nn.ModuleList(keypoint_encoder(level.width, level.depth, keypoints) for level in LEVELS)
+        self.converge = nn.ModuleList(Predictor(level, keypoints) for level in LEVELS)
 
     def neck(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Backbone maps, coarse to fine -> the low-resolution heatmap and the levels (B, width, H, W)."""
@@ -203,14 +205,15 @@ class SRPose(nn.Module):
 
     Args:
         backbone: with maps at strides 4, 8, 16 and 32.
+        keypoints: how many.
     """
 
     output_layers = tuple(f"keypoint_head.converge.{i}.conv" for i in range(len(LEVELS)))
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, keypoints: int = len(COCO)) -> None:
         super().__init__()
         self.backbone = backbone
-        self.keypoint_head = KeypointHead(backbone.channels[::-1])
+        self.keypoint_head = KeypointHead(backbone.channels[::-1], keypoints)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised pictures (B, 3, h, w) -> heatmaps, coarse to fine; the finest alone in eval mode."""
@@ -225,9 +228,11 @@ class SRPose(nn.Module):
                     reset_as_torch(layer, generator)
 
 
-def srpose_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[LevelMaps]:
+def srpose_network(
+    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
+) -> PoseNetwork[LevelMaps]:
     """SRPose on the four levels of a backbone."""
-    return PoseNetwork(SRPose(BACKBONES[backbone].pyramid(size, fusion)), named)
+    return PoseNetwork(SRPose(BACKBONES[backbone].pyramid(size, fusion), keypoints), named)
 
 
 def named(maps: list[Tensor]) -> LevelMaps:

@@ -23,7 +23,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import MapNetwork, map_network
 from lrbench.models.hrnet import HRNetSpec
 from lrbench.models.network import PoseNetwork
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 PAPER = "Huang et al., CVPR 2020, arXiv:1911.07524"
 REPORTED: dict[str, dict[str, object]] = {
@@ -109,10 +109,12 @@ def offset_loss(prediction: OffsetMaps, ideal: OffsetMaps, weight: Tensor) -> di
     return {"heatmap": weighted_mse(prediction.heatmap, ideal.heatmap, weight), "offset": 0.5 * 2 * offset}
 
 
-def offset_network(backbone: str, size: Size, fusion: Fusion) -> PoseNetwork[OffsetMaps]:
+def offset_network(
+    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
+) -> PoseNetwork[OffsetMaps]:
     """Three maps per keypoint; HRNet's last fusion is four times as wide (released UDP code)."""
     spec = BACKBONES[backbone]
     if not isinstance(spec, HRNetSpec):
-        return map_network(backbone, size, fusion, interleaved, per_keypoint=3)
-    network = MapNetwork(spec.finest(size, fusion, widen=True), 3 * len(KEYPOINTS))
+        return map_network(backbone, size, fusion, interleaved, per_keypoint=3, keypoints=keypoints)
+    network = MapNetwork(spec.finest(size, fusion, widen=True), 3 * keypoints)
     return PoseNetwork(network, interleaved)

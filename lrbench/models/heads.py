@@ -11,7 +11,7 @@ from lrbench.geometry import Size
 from lrbench.models.backbone import Backbone, Fusion, cut_to
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import PoseNetwork
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 P = TypeVar("P")
 
@@ -72,24 +72,33 @@ class BinNetwork(Headed):
         bins: along x and along y.
         stride: px of the crop per cell of that map, whose sides are rounded up.
         per_keypoint: maps per keypoint, neighbouring channels; 1 on stride-4 maps, more without up-sampling.
+        keypoints: how many.
     """
 
     # the convolution feeds the linear layers, which emit: small, it only delays learning
     output_layers = ()
 
     def __init__(
-        self, backbone: Backbone, size: Size, bins: tuple[int, int], *, stride: int = 4, per_keypoint: int = 1
+        self,
+        backbone: Backbone,
+        size: Size,
+        bins: tuple[int, int],
+        *,
+        stride: int = 4,
+        per_keypoint: int = 1,
+        keypoints: int = len(COCO),
     ) -> None:
         super().__init__(backbone)
         cells = -(-size.height // stride) * -(-size.width // stride)
-        self.final_layer = nn.Conv2d(backbone.channels[-1], per_keypoint * len(KEYPOINTS), 1)
+        self.final_layer = nn.Conv2d(backbone.channels[-1], per_keypoint * keypoints, 1)
+        self.keypoints = keypoints
         self.mlp_head_x = nn.Linear(per_keypoint * cells, bins[0])
         self.mlp_head_y = nn.Linear(per_keypoint * cells, bins[1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures (B, 3, h, w) -> logits (B, K, bins of x), (B, K, bins of y)."""
         maps = self.final_layer(self.features(x)[-1])
-        flat = maps.reshape(len(maps), len(KEYPOINTS), -1)
+        flat = maps.reshape(len(maps), self.keypoints, -1)
         return self.mlp_head_x(flat), self.mlp_head_y(flat)
 
 
@@ -101,6 +110,7 @@ def map_network(
     per_keypoint: int = 1,
     *,
     bgr: bool = False,
+    keypoints: int = len(COCO),
 ) -> PoseNetwork[P]:
     """A backbone with `per_keypoint` maps for every keypoint.
 
@@ -111,8 +121,9 @@ def map_network(
         pack: turns maps (B, per_keypoint K, H, W) into the codec's tuple.
         per_keypoint: maps per keypoint.
         bgr: the network was trained on BGR pictures.
+        keypoints: how many.
     """
-    network = MapNetwork(BACKBONES[backbone].finest(size, fusion), per_keypoint * len(KEYPOINTS))
+    network = MapNetwork(BACKBONES[backbone].finest(size, fusion), per_keypoint * keypoints)
     return PoseNetwork(network, pack, bgr=bgr)
 
 
@@ -126,6 +137,7 @@ def bin_network(
     upsampled: bool = True,
     per_keypoint: int = 1,
     bgr: bool = False,
+    keypoints: int = len(COCO),
 ) -> PoseNetwork[P]:
     """A backbone and linear layers over bins of x and of y.
 
@@ -140,7 +152,9 @@ def bin_network(
         upsampled: read the stride-4 map; else the last map of the backbone, at stride 32.
         per_keypoint: maps per keypoint.
         bgr: the network was trained on BGR pictures.
+        keypoints: how many.
     """
     spec = BACKBONES[backbone]
     features, stride = (spec.finest(size, fusion), 4) if upsampled else (spec.pyramid(size, fusion), 32)
-    return PoseNetwork(BinNetwork(features, size, bins, stride=stride, per_keypoint=per_keypoint), pack, bgr=bgr)
+    network = BinNetwork(features, size, bins, stride=stride, per_keypoint=per_keypoint, keypoints=keypoints)
+    return PoseNetwork(network, pack, bgr=bgr)

@@ -12,7 +12,7 @@ from lrbench.geometry import Size
 from lrbench.models.backbone import Fusion
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.resnet import ResNetSpec
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 
 class Readout(nn.Module):
@@ -45,17 +45,21 @@ class PooledRegression(nn.Module):
         size: of the crops, px.
         fusion: see `Fusion`.
         normed: see `Readout`.
+        keypoints: how many.
     """
 
     output_layers: tuple[str, ...] = ()
 
-    def __init__(self, backbone: str, size: Size, fusion: Fusion, *, normed: bool) -> None:
+    def __init__(
+        self, backbone: str, size: Size, fusion: Fusion, *, normed: bool, keypoints: int = len(COCO)
+    ) -> None:
         super().__init__()
         spec = BACKBONES[backbone]
         self.preact = spec.pyramid(size, fusion)
         self.pooled_maps = slice(-1, None) if isinstance(spec, ResNetSpec) else slice(None)
         self.features = sum(self.preact.channels[self.pooled_maps])
-        self.fc_coord = Readout(self.features, 2 * len(KEYPOINTS), normed=normed)
+        self.keypoints = keypoints
+        self.fc_coord = Readout(self.features, 2 * keypoints, normed=normed)
 
     def pool(self, x: Tensor) -> Tensor:
         """Normalised pictures (B, 3, h, w) -> means over space (B, features), at least float32."""
@@ -67,4 +71,4 @@ class PooledRegression(nn.Module):
         # tensors without numbers, with which shapes are checked and multiply-adds counted, know no autocast
         exact = nullcontext() if pooled.is_meta else torch.autocast(pooled.device.type, enabled=False)
         with exact:
-            return torch.as_tensor(layer(pooled)).view(len(pooled), len(KEYPOINTS), 2)
+            return torch.as_tensor(layer(pooled)).view(len(pooled), self.keypoints, 2)

@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from lrbench.models.backbone import Backbone, cut_to
 from lrbench.models.heads import Headed
 from lrbench.models.network import Initialisation, reset_as_torch
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 
-def keypoint_encoder(channels: int, depth: int) -> nn.Sequential:
+def keypoint_encoder(channels: int, depth: int, keypoints: int) -> nn.Sequential:
     """Features (B, channels, H, W) -> `depth` maps per keypoint, (B, K depth, H, W)."""
-    return nn.Sequential(nn.Conv2d(channels, len(KEYPOINTS) * depth, 1), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(channels, keypoints * depth, 1), nn.ReLU())
 
 
-def predictor(depth: int, factor: int, kernel: int) -> nn.Conv2d:
+def predictor(depth: int, factor: int, kernel: int, keypoints: int) -> nn.Conv2d:
     """(B, K depth, H, W) -> `factor`^2 sub-cells per cell, (B, K factor^2, H, W); keypoints do not mix.
 
     Args:
         depth: maps per keypoint.
         factor: by which the map will be finer than the features.
         kernel: side, in cells, odd.
+        keypoints: how many.
     """
-    keypoints = len(KEYPOINTS)
     return nn.Conv2d(keypoints * depth, keypoints * factor**2, kernel, padding=kernel // 2, groups=keypoints)
 
 
@@ -50,14 +50,15 @@ class SRHead(Headed):
 
     Args:
         backbone: with one map.
+        keypoints: how many.
     """
 
     output_layers = ("heatmap_head",)
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, keypoints: int = len(COCO)) -> None:
         super().__init__(backbone)
-        self.kp_encoder = keypoint_encoder(backbone.channels[0], depth=4)
-        self.heatmap_head = predictor(depth=4, factor=4, kernel=9)
+        self.kp_encoder = keypoint_encoder(backbone.channels[0], depth=4, keypoints=keypoints)
+        self.heatmap_head = predictor(depth=4, factor=4, kernel=9, keypoints=keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised pictures (B, 3, h, w) -> heatmaps (B, K, h, w)."""

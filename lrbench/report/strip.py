@@ -29,12 +29,12 @@ from lrbench.inference import predict
 from lrbench.loading import Crops
 from lrbench.method import Method
 from lrbench.pairs import some
-from lrbench.structures import KEYPOINTS, SKELETON, Persons
+from lrbench.structures import COCO, Persons
 
 COLUMNS = 6
 """Tiles side by side, at most."""
 
-SIDE = np.array([name.startswith("left") - name.startswith("right") for name in KEYPOINTS])
+SIDE = np.array([name.startswith("left") - name.startswith("right") for name in COCO.keypoints])
 """Of every keypoint: 1 left, -1 right, 0 the nose. That of a bone is the sign of the sum over its ends."""
 
 COLOURS = {1: "#56B4E9", -1: "#E69F00", 0: "#FFFFFF"}
@@ -250,7 +250,7 @@ def _draw(tiles: Sequence[Tile]) -> Figure:
 
 def _draw_skeleton(axis: Axes, xy: Float, opacity: Float) -> None:
     """Bones and keypoints with a thin dark outline; a bone is as faint as the fainter of its ends."""
-    bones = np.array(SKELETON)
+    bones = np.array(COCO.bones)
     bones = bones[opacity[bones].min(1) > 0]
     sides = [COLOURS[side] for side in np.sign(SIDE[bones].sum(1)).tolist()]
     for width, colours in ((2.4, "black"), (1.4, sides)):

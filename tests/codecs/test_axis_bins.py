@@ -12,7 +12,7 @@ import torch
 from lrbench.codecs.simcc import AxisBins, Bins, log_probabilities
 from lrbench.geometry import Frame, Region, Size, apply
 from lrbench.losses import bin_loss
-from lrbench.structures import KEYPOINTS, mirror_index
+from lrbench.structures import COCO, mirror_index
 
 SMALL = Frame(Size(64, 48), "biased")
 golden_sizes = pytest.mark.parametrize("size", ["64x48", "128x96", "256x192"])
@@ -27,9 +27,9 @@ def joint(x: float, y: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def random_joints(size: Size, margin: float, n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    unit = torch.rand(n, len(KEYPOINTS), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = torch.rand(n, len(COCO), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     span = torch.tensor([size.width - 1 - 2 * margin, size.height - 1 - 2 * margin])
-    return margin + unit * span, torch.ones(n, len(KEYPOINTS), dtype=torch.float64)
+    return margin + unit * span, torch.ones(n, len(COCO), dtype=torch.float64)
 
 
 def test_one_hot_labels():

@@ -7,7 +7,7 @@ import torch
 
 from lrbench.geometry import Size
 from lrbench.method import list_methods, load_method
-from lrbench.structures import KEYPOINTS, mirror_index
+from lrbench.structures import COCO, mirror_index
 
 METHODS = [row.name for row in list_methods()]
 SIZES = ["64x48", "96x72", "128x96", "192x144", "256x192", "384x288"]
@@ -37,8 +37,8 @@ ERROR = {
 
 def inside(size: Size, n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    unit = torch.rand(n, len(KEYPOINTS), 2, generator=generator, dtype=torch.float64)
-    return 4 + unit * torch.tensor([size.width - 9.0, size.height - 9.0]), torch.ones(n, len(KEYPOINTS)).double()
+    unit = torch.rand(n, len(COCO), 2, generator=generator, dtype=torch.float64)
+    return 4 + unit * torch.tensor([size.width - 9.0, size.height - 9.0]), torch.ones(n, len(COCO)).double()
 
 
 @cases
@@ -85,8 +85,8 @@ MIRROR_DEFECT = {"hrnet": 1.0, "simplebaseline": 1.0}
 def test_padded_dark_reaches_the_border(size, share):
     """Its steps on the border halve the mean error of all keypoints, and a map without a peak takes none."""
     parsed = Size.parse(size)
-    unit = torch.rand(100, len(KEYPOINTS), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    xy, visible = unit * torch.tensor([parsed.width - 1.0, parsed.height - 1.0]), torch.ones(100, len(KEYPOINTS))
+    unit = torch.rand(100, len(COCO), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    xy, visible = unit * torch.tensor([parsed.width - 1.0, parsed.height - 1.0]), torch.ones(100, len(COCO))
     visible[0] = 0
     errors = {}
     for guard in ("published", "padded"):

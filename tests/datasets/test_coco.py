@@ -14,7 +14,7 @@ import tiny
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import clip_box, find_annotations, find_images, read, read_detections
 from lrbench.datasets.images import DataError, read_image
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 LAYOUTS = {  # folder of pictures, name in the annotation file, splits that must find them
     "images/val": ("images/{split}", "{split}", ["val"]),
@@ -239,7 +239,7 @@ def test_real_photographs(coco_slice: Path, split: str):
     assert dataset.dropped == dict(reasons)
     assert len(dataset.persons) > 500
     assert (dataset.persons.visible > 0).any(1).all()
-    assert dataset.persons.keypoints.shape[1] == len(KEYPOINTS)
+    assert dataset.persons.keypoints.shape[1] == len(COCO)
     for row in range(20):
         height, width = (int(v) for v in dataset.images.size[row])
         assert read_image(dataset.images.path[row], (height, width)).shape == (height, width, 3)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
 
 from lrbench.datasets import coco, degraded
@@ -123,7 +123,7 @@ def truth_as_results(data: dict) -> list[dict]:
 
 def score(truth: dict, results: list[dict]) -> np.ndarray:
     with contextlib.redirect_stdout(io.StringIO()):
-        referee = COCO()
+        referee = Annotations()
         referee.dataset = json.loads(json.dumps(truth))
         referee.createIndex()
         evaluation = COCOeval(referee, referee.loadRes(results), "keypoints")
@@ -217,7 +217,7 @@ class TestAnnotations:
             (origin / "annotations" / "person_keypoints_val.json").write_text(json.dumps(data))
         degrade(origin, tmp_path / "out", workers=1, **IMAGE)
         with contextlib.redirect_stdout(io.StringIO()):
-            copy = COCO(str(tmp_path / "out" / "annotations" / "person_keypoints_val.json"))
+            copy = Annotations(str(tmp_path / "out" / "annotations" / "person_keypoints_val.json"))
         small = copy.loadAnns([crowd["id"]])[0]
         assert isinstance(small["segmentation"]["counts"], str if packed else list)
         mask, image = copy.annToMask(small), copy.loadImgs([1])[0]
@@ -368,7 +368,7 @@ class TestPictures:
     def test_pycocotools_and_our_reader_open_the_copy(self, source, tmp_path, how):
         degrade(source, tmp_path / "out", workers=1, **how)
         with contextlib.redirect_stdout(io.StringIO()):
-            copy = COCO(str(tmp_path / "out" / "annotations" / "person_keypoints_val.json"))
+            copy = Annotations(str(tmp_path / "out" / "annotations" / "person_keypoints_val.json"))
         dataset = coco.read(tmp_path / "out", "val")
         assert len(dataset.persons) == 40
         assert dataset.source["level"] == how.get("level", "image")

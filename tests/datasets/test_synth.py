@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 
 from lrbench.datasets.synth import SynthSpec, build
 from lrbench.datasets.synth.annotations import run_lengths
@@ -68,7 +68,7 @@ def test_another_seed_is_another_data_set(tmp_path: Path, small_root: Path) -> N
 def test_layout_is_cocos(small_root: Path, split: str, count: int) -> None:
     path = small_root / "annotations" / f"person_keypoints_{split}.json"
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(path))
+        coco = Annotations(str(path))
     assert len(coco.imgs) == count == len(list((small_root / "images" / split).iterdir()))
     assert "rendered by lrbench" in coco.dataset["info"]["description"]
     category = coco.cats[1]

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 PICTURES = {"train": 4, "val": 3}
 PERSONS = 3
@@ -34,7 +34,7 @@ def write(root: Path, *, folder: str = "images/{split}", names: str = "{split}")
         data: dict[str, Any] = {
             "images": [],
             "annotations": [],
-            "categories": [{"id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": []}],
+            "categories": [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints), "skeleton": []}],
         }
         for i in range(pictures):
             image_id, height, width = 100 * (number + 1) + i, 120 + 2 * i, 161 + 3 * i
@@ -56,8 +56,8 @@ def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def person(rng: np.random.Generator, number: int, image_id: int, left: float) -> dict[str, Any]:
     """An annotation with 16 of 17 keypoints labelled, about 40 px wide and 80 px high."""
     x, y, w, h = (round(float(v), 2) for v in (left, rng.uniform(4, 20), rng.uniform(36, 44), rng.uniform(78, 90)))
-    points = rng.uniform((x, y), (x + w, y + h), (len(KEYPOINTS), 2)).round(1)
-    flags = rng.integers(1, 3, len(KEYPOINTS))
+    points = rng.uniform((x, y), (x + w, y + h), (len(COCO), 2)).round(1)
+    flags = rng.integers(1, 3, len(COCO))
     flags[4] = 0
     points[4] = 0
     return {

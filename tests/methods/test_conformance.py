@@ -11,7 +11,7 @@ from lrbench.geometry import Size
 from lrbench.method import describe, list_methods, load_method, parse_settings
 from lrbench.models.backbones import BACKBONES
 from lrbench.models.network import initialise
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 METHODS = [row.name for row in list_methods()]
 SIZES = ["64x48", "96x72", "128x96", "192x144", "64x64", "128x128"]
@@ -25,11 +25,11 @@ def test_shapes_losses_gradients(name, size):
     initialise(model.network, "residual", torch.Generator().manual_seed(0))
     pixels = torch.rand(2, 3, method.frame.size.height, method.frame.size.width)
     extent = torch.tensor([method.frame.size.width - 1.0, method.frame.size.height - 1.0])
-    xy = torch.rand(2, len(KEYPOINTS), 2) * extent
-    ideal, weight = method.codec.encode(xy, torch.ones(2, len(KEYPOINTS)))
+    xy = torch.rand(2, len(COCO), 2) * extent
+    ideal, weight = method.codec.encode(xy, torch.ones(2, len(COCO)))
     prediction = model.train()(pixels)
     assert [f.shape for f in prediction] == [f.shape for f in ideal]
-    assert weight.shape == (2, len(KEYPOINTS))
+    assert weight.shape == (2, len(COCO))
     for stage in method.stages:
         model.zero_grad()
         terms = stage.terms(model.network, model(pixels), ideal, weight)
@@ -39,7 +39,7 @@ def test_shapes_losses_gradients(name, size):
         assert all(torch.isfinite(g).all() for g in gradients)
         assert any(g.abs().max() > 0 for g in gradients)
         # a batch with no labelled keypoint costs nothing and does not crash
-        empty, nothing = method.codec.encode(xy, torch.zeros(2, len(KEYPOINTS)))
+        empty, nothing = method.codec.encode(xy, torch.zeros(2, len(COCO)))
         assert sum(stage.terms(model.network, prediction, empty, nothing).values()).item() == 0
         # repeating the batch leaves the loss as it is
         twice = [type(t)(*(torch.cat([f, f]) for f in t)) for t in (prediction, ideal)]
@@ -48,7 +48,7 @@ def test_shapes_losses_gradients(name, size):
         for key, value in once.items():
             torch.testing.assert_close(doubled[key], value, rtol=1e-4, atol=1e-7)
     decoded = method.codec.decode(model.eval()(pixels))
-    assert decoded.xy.shape == (2, len(KEYPOINTS), 2)
+    assert decoded.xy.shape == (2, len(COCO), 2)
 
 
 PAIRS = [
@@ -69,7 +69,7 @@ def test_any_backbone_at_any_size(name, backbone, size):
             load_method(name, Size.parse(size), backbone)
         return
     method = load_method(name, Size.parse(size), backbone)
-    ideal, _ = method.codec.encode(torch.ones(1, len(KEYPOINTS), 2), torch.ones(1, len(KEYPOINTS)))
+    ideal, _ = method.codec.encode(torch.ones(1, len(COCO), 2), torch.ones(1, len(COCO)))
     with torch.device("meta"):
         prediction = method.build_model().train()(torch.empty(1, 3, method.frame.size.height, method.frame.size.width))
     assert [f.shape for f in prediction] == [f.shape for f in ideal]
@@ -97,8 +97,8 @@ def test_cal_ablations_are_settings():
 @pytest.mark.parametrize("components", [1, 2, 3])
 def test_cal_mixtures_run(components):
     method = load_method("cal", Size(64, 48), "hrnet_w16", components=components)
-    xy = torch.rand(4, len(KEYPOINTS), 2) * torch.tensor([47.0, 63.0])
-    ideal, weight = method.codec.encode(xy, torch.ones(4, len(KEYPOINTS)))
+    xy = torch.rand(4, len(COCO), 2) * torch.tensor([47.0, 63.0])
+    ideal, weight = method.codec.encode(xy, torch.ones(4, len(COCO)))
     noisy = type(ideal)(ideal.heatmap + 0.3 * torch.rand_like(ideal.heatmap), ideal.offset)
     terms = method.stages[-1].loss(noisy, ideal, weight)
     assert all(torch.isfinite(t) for t in terms.values())

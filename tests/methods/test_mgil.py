@@ -15,7 +15,7 @@ from lrbench.method import describe, load_method, parse_settings
 from lrbench.methods.mgil import Gate, SpaceToChannels, Unit, even, gate_kernel, space_to_channels
 from lrbench.models.hrnet import strided
 from lrbench.models.network import count_macs, count_parameters, initialise
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 
 def noise(*shape, seed=0):
@@ -232,8 +232,8 @@ def test_every_unit_learns(backbone, unit, head):
     method = load_method("mgil", Size(64, 48), backbone, unit=unit, head=head)
     model = method.build_model().train()
     initialise(model.network, "residual", torch.Generator().manual_seed(0))
-    xy = torch.rand(2, len(KEYPOINTS), 2) * 40
-    ideal, weight = method.codec.encode(xy, torch.ones(2, len(KEYPOINTS)))
+    xy = torch.rand(2, len(COCO), 2) * 40
+    ideal, weight = method.codec.encode(xy, torch.ones(2, len(COCO)))
     terms = method.stages[0].terms(model.network, model(torch.rand(2, 3, 64, 48)), ideal, weight)
     sum(terms.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), "no dead layer"

@@ -9,7 +9,7 @@ from lrbench.geometry import Size
 from lrbench.inference import flip_test
 from lrbench.method import default_backbone, list_methods, load_method
 from lrbench.models.network import initialise
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 from lrbench.weights import copy_matching, shipped
 
 METHODS = [row.name for row in list_methods() if load_method(row.name, (64, 48)).stages]
@@ -24,7 +24,7 @@ def crops():
     coarse = torch.rand(8, 3, 8, 6, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
     pixels = (coarse + 0.2 * torch.rand(8, 3, SIZE.height, SIZE.width, generator=generator)).clamp(0, 1)
     extent = torch.tensor([SIZE.width - 9.0, SIZE.height - 9.0])
-    return pixels, 4 + torch.rand(8, len(KEYPOINTS), 2, generator=generator) * extent
+    return pixels, 4 + torch.rand(8, len(COCO), 2, generator=generator) * extent
 
 
 def error(codec, prediction, xy):

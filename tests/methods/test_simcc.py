@@ -10,7 +10,7 @@ from lrbench.geometry import Region, Size, apply
 from lrbench.inference import flip_test
 from lrbench.method import costs, describe, load_method, parse_settings
 from lrbench.models.network import count_macs, count_parameters
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 NETWORKS = {
     "simcc_hrnet_w32_64x48_k3_3branch": ("hrnet_w32", {}),
@@ -112,7 +112,7 @@ def test_resnets_at_every_size(size, upsampling):
     pixels = torch.rand(2, 3, method.frame.size.height, method.frame.size.width)
     with torch.no_grad():
         prediction = method.build_model().eval()(pixels)
-    assert [f.shape for f in prediction] == [(2, len(KEYPOINTS), count) for count in method.codec.bins]
+    assert [f.shape for f in prediction] == [(2, len(COCO), count) for count in method.codec.bins]
 
 
 def test_settings_from_texts():
@@ -188,7 +188,7 @@ def test_published_loop_from_crop_to_image(golden):
         prediction = flip_test(model, method.codec, pixels)
     decoded = method.codec.decode(prediction)
     # random networks have no clean peaks: leave out those whose two largest bins are all but equal
-    clean = np.ones((n, len(KEYPOINTS)), bool)
+    clean = np.ones((n, len(COCO)), bool)
     for field in prediction:
         first, second = field.exp().topk(2).values.unbind(-1)
         clean &= ((first - second) > 1e-4).numpy()

@@ -11,7 +11,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import MapNetwork
 from lrbench.models.litehrnet import CHANNELS, CrossResolutionWeighting, LiteHRNet, shuffled
 from lrbench.models.network import count_macs, count_parameters, initialise
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 SIZES = ["64x48", "96x72", "128x96", "192x144", "256x192", "384x288", "64x64", "128x128"]
 SPEC = BACKBONES["litehrnet18"]
@@ -19,7 +19,7 @@ SPEC = BACKBONES["litehrnet18"]
 
 @pytest.fixture(scope="module")
 def network() -> MapNetwork:
-    network = MapNetwork(SPEC.finest(Size(64, 48)), len(KEYPOINTS))
+    network = MapNetwork(SPEC.finest(Size(64, 48)), len(COCO))
     initialise(network, "residual", torch.Generator().manual_seed(0))
     return network.eval()
 
@@ -45,7 +45,7 @@ def test_shapes(name: str, text: str):
 def test_published_counts(name: str, params: float, macs: float):
     size = Size(256, 192)
     with torch.device("meta"):
-        network = MapNetwork(BACKBONES[name].finest(size), len(KEYPOINTS))
+        network = MapNetwork(BACKBONES[name].finest(size), len(COCO))
     assert count_parameters(network) == pytest.approx(params, rel=0.03)
     assert count_macs(network, size) == pytest.approx(macs, rel=0.01)
 
@@ -81,7 +81,7 @@ def test_a_mirrored_picture_gives_another_map(network: MapNetwork):
 @pytest.mark.parametrize("scheme", ["paper", "residual"])
 def test_gradients(text: str, scheme: str):
     size = Size.parse(text)
-    network = MapNetwork(SPEC.finest(size), len(KEYPOINTS)).train()
+    network = MapNetwork(SPEC.finest(size), len(COCO)).train()
     initialise(network, scheme, torch.Generator().manual_seed(0))
     (network(pixels(size)) - 1).square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -140,8 +140,8 @@ def test_every_method_composes_with_it(name: str):
         pytest.skip("has no network")
     model = method.build_model()
     initialise(model.network, "residual", torch.Generator().manual_seed(0))
-    keypoints = torch.full((2, len(KEYPOINTS), 2), 20.0)
-    ideal, _ = method.codec.encode(keypoints, torch.ones(2, len(KEYPOINTS)))
+    keypoints = torch.full((2, len(COCO), 2), 20.0)
+    ideal, _ = method.codec.encode(keypoints, torch.ones(2, len(COCO)))
     with torch.no_grad():
         assert [f.shape for f in model.train()(torch.rand(2, 3, 64, 48))] == [f.shape for f in ideal]
         decoded = method.codec.decode(model.eval()(torch.rand(2, 3, 64, 48)))

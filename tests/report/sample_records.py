@@ -16,7 +16,7 @@ from lrbench.records import (
     Training,
     key_of,
 )
-from lrbench.structures import KEYPOINTS
+from lrbench.structures import COCO
 
 
 def record(method: str, res: str, ap: float | None, **changes: Any) -> Record:
@@ -45,7 +45,7 @@ def record(method: str, res: str, ap: float | None, **changes: Any) -> Record:
         "settings": {},
         "status": "done",
         "utc": "2025-01-01T00:00:00Z",
-        "keypoint_ap": {name: None if ap is None or name == "nose" else ap for name in KEYPOINTS},
+        "keypoint_ap": {name: None if ap is None or name == "nose" else ap for name in COCO.keypoints},
     } | changes
     preset = load_preset(given["crop"], given["severity"])
     degradation = {"crop": preset.plain | given["numbers"], **({"seed": given["pixel_seed"]} if preset.random else {})}

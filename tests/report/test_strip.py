@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import save_file
 
@@ -26,7 +26,7 @@ from lrbench.inference import flip_test, predict
 from lrbench.method import load_method
 from lrbench.report import strip as strips
 from lrbench.report.strip import strip
-from lrbench.structures import SKELETON, Predictions
+from lrbench.structures import COCO, Predictions
 
 SMALL = Size(32, 24)
 PERSON = 2011
@@ -208,7 +208,7 @@ def test_sides_have_colours_and_bones_are_as_faint_as_their_ends(draw, row, monk
     outline, bones = (artist for artist in axis.collections if isinstance(artist, LineCollection))
     np.testing.assert_array_equal(outline.get_colors()[:, :3], 0)
     # left knee to ankle, right knee to ankle, hips, left shoulder to hip, right one, shoulders, nose to left eye
-    some = [bones.get_colors()[SKELETON.index(bone)] for bone in (
+    some = [bones.get_colors()[COCO.bones.index(bone)] for bone in (
         (15, 13), (16, 14), (11, 12), (5, 11), (6, 12), (5, 6), (0, 1)
     )]  # fmt: skip
     assert [tuple(colour[:3]) for colour in some] == [blue, orange, white, blue, orange, white, blue]
@@ -225,7 +225,7 @@ def test_oks_is_that_of_pycocotools(draw, row, tiny_data, trained):
     opened = bench.open(cell)
     crops = bench.crops(cell.data, cell.split, opened.method, cell.preset())
     found = predict(opened.method, opened.model()[0], crops, workers=0)
-    truth = COCO(str(tiny.annotations(tiny_data)))
+    truth = Annotations(str(tiny.annotations(tiny_data)))
     expected = []
     for person, keypoints in zip(crops.persons.id.tolist(), found.keypoints, strict=True):
         image = truth.anns[person]["image_id"]
