@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lrbench import evaluation, records
+from lrbench import evaluation, records, scoring
 from lrbench.adaptation import COURSES, partner_of
 from lrbench.cells import Cell, UpscalerCell
 from lrbench.datasets import open_dataset
@@ -25,6 +25,7 @@ from lrbench.degradation import Preset, load_preset
 from lrbench.fitting import LAST, WEIGHTS, Trained, fit, summary
 from lrbench.geometry import Frame, Size, enlarged_size
 from lrbench.inference import Progress, predict, silent, to_image
+from lrbench.latency import latency_ms
 from lrbench.loading import Crops
 from lrbench.method import Method, costs, default_backbone, describe, load_method, plain, upscaler_costs
 from lrbench.models.backbones import BACKBONES
@@ -363,28 +364,14 @@ class Bench:
         model, fit = opened.model()
         if cell.weights:
             self._say(f"weights {cell.weights}: {fit}")
-        persons = None
-        if cell.boxes != "gt":
-            persons = read_detections(Path(cell.boxes), dataset.images, dataset.persons.skeleton)
-        crops = self.crops(cell.data, cell.split, method, preset, persons, cell.lr_seed)
-        crops = dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
-        device = cell.torch_device()
+        crops, device = self._scored_crops(cell, method), cell.torch_device()
         enlarged = self._pictures(cell, method, crops)
         reused = bool(enlarged)  # another row has paid for the upscaler
         begin = time.perf_counter()
-        predictions = predict(
-            method,
-            model,
-            crops,
-            flip=cell.flip,
-            workers=cell.workers,
-            device=device,
-            enlarged=enlarged,
-            progress=self.progress,
-        )
+        results = self._predicted(cell, method, model, crops, enlarged)
         seconds = time.perf_counter() - begin
-        results = evaluation.to_results(predictions, method.rescoring)
         truth, scored = in_original_coordinates(dataset, results)
+        scores = scoring.score(dataset, truth, scored, crop_scale=crop_scale(crops, dataset))
         (params, macs), (params_sr, macs_sr) = costs(method), upscaler_costs(method)
         record = records.Record(
             key=key,
@@ -399,8 +386,7 @@ class Bench:
             training=opened.training,
             upscaler=opened.upscaler,
             protocol=protocol,
-            metrics=evaluation.score(truth, scored),
-            keypoint_ap=evaluation.score_keypoints(truth, scored),
+            **scores.of_record(),
             counts=records.Counts(
                 images=len(dataset.images.id),
                 persons=len(dataset.persons),
@@ -417,6 +403,14 @@ class Bench:
                 data_wait=opened.trained.data_wait if opened.trained else None,
                 eval_seconds=seconds,
                 eval_images_per_second=None if reused else len(crops.persons) / seconds,
+                latency_ms=latency_ms(
+                    method,
+                    model,
+                    flip=cell.flip,
+                    generator=torch.Generator().manual_seed(0),
+                    device=device,
+                    seconds=0.3,
+                ),
                 peak_memory=peak_memory(device),
             ),
             provenance=provenance(
@@ -424,8 +418,46 @@ class Bench:
             ),
             settings=describe(method),
         )
-        records.write_record(cell.results, record, scored)
+        records.write_record(cell.results, record, scored, scores.matches)
         return record
+
+    def results(self, cell: Cell) -> list[dict[str, Any]]:
+        """COCO keypoint results of a cell's weights, not scored, so that pictures need no annotations.
+
+        Raises: see `evaluate`.
+        """
+        opened = self.open(cell)
+        model, _ = opened.model()
+        return self._predicted(opened.cell, opened.method, model, self._scored_crops(opened.cell, opened.method))
+
+    def _scored_crops(self, cell: Cell, method: Method[Any]) -> Crops:
+        """Crops of the annotated or detected persons of the scored split."""
+        dataset, persons = self.dataset(cell.data, cell.split), None
+        if cell.boxes != "gt":
+            persons = read_detections(Path(cell.boxes), dataset.images, dataset.persons.skeleton)
+        crops = self.crops(cell.data, cell.split, method, cell.preset(), persons, cell.lr_seed)
+        return dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
+
+    def _predicted(
+        self,
+        cell: Cell,
+        method: Method[Any],
+        model: PoseNetwork[Any],
+        crops: Crops,
+        enlarged: list[torch.Tensor] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Persons after rescoring and suppression."""
+        predictions = predict(
+            method,
+            model,
+            crops,
+            flip=cell.flip,
+            workers=cell.workers,
+            device=cell.torch_device(),
+            enlarged=enlarged,
+            progress=self.progress,
+        )
+        return evaluation.to_results(predictions, method.rescoring)
 
     def _pixels(self, cell: Cell, method: Method[Any], crops: Crops) -> dict[int, Pixels] | None:
         """Crops that other rows have cut, to which these are added; None where they are too many to keep."""
@@ -444,12 +476,15 @@ class Bench:
             self._enlarged.pop(next(iter(self._enlarged)))
         return self._enlarged.setdefault(key, []) if size <= KEPT else None
 
-    def ceiling(self, cell: Cell) -> tuple[records.Metrics, int]:
-        """Metrics of decode(encode(truth)): what a perfect network could reach, and how many persons were scored."""
+    def ceiling(self, cell: Cell) -> dict[str, Any]:
+        """What a perfect network could reach, decode(encode(truth)): ``metrics``, ``ci95`` and ``n_persons``."""
         method, dataset = cell.compose(), self.dataset(cell.data, cell.split)
         crops = self.crops(cell.data, cell.split, method, load_preset("none"))
         results = evaluation.to_results(perfect(method, crops), method.rescoring)
-        return evaluation.score(json.loads(dataset.annotation_file.read_bytes()), results), len(dataset.persons)
+        truth = json.loads(dataset.annotation_file.read_bytes())
+        metrics, matches = scoring.measured(truth, results, dataset.persons.skeleton)
+        intervals = {name: list(ends) for name, ends in scoring.intervals(matches).items()}
+        return {"metrics": metrics.model_dump(), "ci95": intervals, "n_persons": len(dataset.persons)}
 
     def _say(self, text: str) -> None:
         """One line for people, where the progress has a voice (`lrbench.console.Reporter`)."""
@@ -563,6 +598,15 @@ def perfect(method: Method[Any], crops: Crops) -> Predictions:
         decoded = method.codec.decode(ideal)
         parts.append(torch.cat([decoded.xy, decoded.score[..., None]], -1).double().numpy())
     return to_image(crops, np.concatenate(parts))
+
+
+def crop_scale(crops: Crops, dataset: Dataset) -> dict[int, float] | None:
+    """Px of the crop per image px, by annotation; None for detections and for copies, whose pixels are others."""
+    if not crops.persons.annotated or dataset.source:
+        return None
+    frame, persons = crops.frame, crops.persons
+    sides = (frame.region(box, annotated=True).side for box in persons.box)
+    return {int(i): frame.size.width / float(side[0]) for i, side in zip(persons.id, sides, strict=True)}
 
 
 def run_folder(cell: Cell, identity: Mapping[str, Any]) -> Path:

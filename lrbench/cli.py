@@ -15,8 +15,11 @@ import typer
 
 if TYPE_CHECKING:
     from lrbench.cells import Cell, UpscalerCell
+    from lrbench.comparison import ResultFile
     from lrbench.console import Reporter
     from lrbench.method import Method
+    from lrbench.records import Record
+    from lrbench.report.formats import Layout
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
 CORES = os.cpu_count() or 1
@@ -248,6 +251,16 @@ def eval(
     start: Start = None,
     pretrained: Pretrained = [],
     predictions: Annotated[Path | None, typer.Option("--predictions", help="Score a COCO keypoint result.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What tables call --predictions.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Score the kept predictions of all records of --data again; no METHOD.")
+    ] = False,
+    with_audit: Annotated[
+        bool, typer.Option("--audit", help="Decode one forward pass in every published way: what each choice is worth.")
+    ] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export-testdev", help="Write a COCO test-dev submission.", metavar="FOLDER")
+    ] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
@@ -264,24 +277,44 @@ def eval(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
         from lrbench.predictions import evaluate_predictions
+        from lrbench.report.audits import audit_table
         from lrbench.report.summaries import record_summary
         from lrbench.weights import stated_size
 
+        check_one_of(given)
+        if export is not None:
+            written = submit(given, export, report)
+            report.close()
+            print(json.dumps(written) if as_json else "\n".join([written["file"], *written["notes"]]))
+            return
         check_writable(results)
+        if again:
+            from lrbench.reevaluation import score_again
+
+            paths = list(map(str, score_again(results, data, split, progress=report)))
+            report.close()
+            print(json.dumps({"records": paths}) if as_json else "\n".join(paths))
+            return
+        audited = None
         if predictions is not None:
-            record = evaluate_predictions(predictions, data, split, results, progress=report)
-        elif method is None:
-            raise ValueError("eval needs a METHOD, or --predictions FILE")
+            record = evaluate_predictions(predictions, data, split, results, name=name, progress=report)
         else:
             size = res or (stated_size(weights) if weights else None) or "64x48"
             cell = make_cell(given | {"res": size})
             report.context = cell.method
-            record = Bench(report).evaluate(cell)
+            bench = Bench(report)
+            record = bench.evaluate(cell)
+            if with_audit:
+                from lrbench.audit import audit
+
+                audited = audit(bench, cell, record).to_json()
         report.close()
         if as_json:
-            print(json.dumps(record.to_json()))
+            print(json.dumps({**record.to_json(), **({"audit": audited} if audited else {})}))
         else:
             show(record_summary(record))
+            if audited:
+                show(audit_table(audited))
 
 
 @app.command()
@@ -340,6 +373,12 @@ def compare(
     pretrained: Pretrained = [],
     may_train: Annotated[bool, typer.Option("--train/--no-train", help="Train what is missing.")] = True,
     overwrite: Annotated[Overwrite, typer.Option("--overwrite", help="Score again what has a record.")] = "never",
+    predictions: Annotated[
+        list[str],
+        typer.Option(
+            "--predictions", help="A COCO keypoint result of another tool as a row; repeatable.", metavar="[NAME=]FILE"
+        ),
+    ] = [],
     strip: Annotated[
         Path | None, typer.Option("--strip", help="Draw one person through all rows, in a PNG file.", metavar="FILE")
     ] = None,
@@ -360,12 +399,12 @@ def compare(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
         from lrbench.cells import Cell
-        from lrbench.comparison import Selection, plan_methods, plan_table, run_planned
+        from lrbench.comparison import Planned, Selection, plan_methods, plan_table, run_planned
         from lrbench.geometry import Size
         from lrbench.method import load_plugin
 
-        if not methods and table is None:
-            raise ValueError("compare needs at least one METHOD, or --table NAME")
+        if not methods and table is None and not predictions:
+            raise ValueError("compare needs at least one METHOD, --table NAME, or --predictions FILE")
         for path in plugin:
             load_plugin(path)
         if table is None and set(sr) <= {"none"}:
@@ -384,6 +423,7 @@ def compare(
         repeated = ("sr", "pose", "lr_preset", "seed", "clean", "settings", "res")
         shared = Cell(method="", res=Size(64, 48), **fields_of(Cell, given, but=repeated))
         planned = plan_methods(shared, selection) if table is None else plan_table(table, shared, selection)
+        planned += [Planned(None, file=file) for file in result_files(predictions, data, split, results)]
         check_settings([item.cell.method for item in planned if item.cell] if table else methods or [], settings)
         check_writable(runs)
         check_writable(results)
@@ -405,7 +445,7 @@ def compare(
         else:
             from lrbench.report.tables import compare_table
 
-            show(compare_table(outcome["protocol"], outcome["rows"]))
+            show(compare_table(outcome["protocol"], outcome["rows"], outcome["ranked"]))
         if strip is not None and cells:
             from lrbench.report.strip import strip as draw
 
@@ -445,10 +485,7 @@ def ceiling(
         cells = [selection.apply(shared, name, Size.parse(size)) for name in names for size in res]
         rows = []
         for cell in cells:
-            metrics, persons = bench.ceiling(cell)
-            rows.append(
-                {"method": cell.method, "res": str(cell.res), "metrics": metrics.model_dump(), "n_persons": persons}
-            )
+            rows.append({"method": cell.method, "res": str(cell.res), **bench.ceiling(cell)})
         report.close()
         dataset = bench.dataset(data, split)
         title = {"dataset": dataset.name, "split": split, "boxes": "gt", "data_hash": dataset.hash}
@@ -535,6 +572,66 @@ def plot(
 
         paths = draw(results, out, labels=reported_labels)
         print(json.dumps({"files": [str(p) for p in paths]}) if as_json else "\n".join(map(str, paths)))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder of records.")] = Path("results"),
+    table: Annotated[
+        list[str],
+        typer.Option(
+            "--table",
+            help="Published tables in their own layout, for example cal/8; repeatable. "
+            "Default: a leaderboard of all records.",
+        ),
+    ] = [],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Folder for one self-contained page of all records.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="File to write the tables to.")] = None,
+    latex: Annotated[Path | None, typer.Option("--latex", help="The same, for LaTeX with booktabs.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="The same, as comma-separated values.")] = None,
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Write README.md and its figures into the folder of records.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Set what was measured beside what was reported: tables, in files too, and a page to browse."""
+    with errors(verbose):
+        from lrbench.records import newest, read_records, write_atomic
+        from lrbench.report import formats
+
+        files: list[Path] = []
+        layouts = []
+        if table or markdown or latex or csv or not (html or readme):
+            layouts = tables_of(newest(read_records(results)), table, results)
+        for path, text in (
+            (markdown, "\n".join(map(formats.markdown, layouts))),
+            (latex, "\n".join(map(formats.latex, layouts))),
+            (csv, formats.csv_text(*layouts)),
+        ):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, text.encode())
+                files.append(path)
+        if html is not None:
+            from lrbench.report.page import write_page
+
+            files.append(write_page(results, html))
+        if readme:
+            from lrbench.report import readme as overview
+
+            files += overview.write(results)
+        if as_json:
+            tables = [{"title": layout.title, "rows": formats.fields(layout)} for layout in layouts]
+            print(json.dumps({"files": list(map(str, files)), "tables": tables}))
+        elif files:
+            print("\n".join(map(str, files)))
+        else:
+            for number, layout in enumerate(layouts):
+                show("\n" if number else "")
+                show(formats.console(layout))
 
 
 @app.command()
@@ -719,6 +816,66 @@ def check_upscaler_options(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{option}: there is no upscaler; give --sr NAME, see lrbench ls upscalers")
 
 
+def tables_of(found: Sequence[Record], names: Sequence[str], results: Path) -> list[Layout]:
+    """Published tables of these names, or the leaderboard of all records where there are none.
+
+    Raises:
+        ValueError: no such table, or no records for a leaderboard.
+    """
+    from lrbench.report.leaderboard import leaderboard
+    from lrbench.report.papers import paper_table
+
+    if names:
+        return [paper_table(name, found) for name in names]
+    if not found:
+        raise ValueError(f"results {results}: no records; make some with lrbench eval or lrbench compare")
+    return leaderboard(found)
+
+
+def check_one_of(given: Mapping[str, Any]) -> None:
+    """Refuse options of eval that do not go together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    method, predictions, again = given["method"], given["predictions"], given["again"]
+    if (method is not None) + (predictions is not None) + again != 1:
+        raise ValueError("eval needs one of: a METHOD, --predictions FILE, or --again")
+    if method is None and given["with_audit"]:
+        raise ValueError("--audit: decodes the maps of a network, so it needs a METHOD")
+    if predictions is None and given["name"] is not None and given["export"] is None:
+        raise ValueError(f"--name {given['name']}: names a file of --predictions")
+    if again and given["export"] is not None:
+        raise ValueError("--export-testdev: writes the predictions of a METHOD, or those of --predictions FILE")
+
+
+def submit(given: Mapping[str, Any], folder: Path, report: Reporter) -> dict[str, Any]:
+    """Write the submission that ``--export-testdev`` asks for; returns its JSON.
+
+    Raises:
+        ValueError, DataError: see `lrbench.submission.export_testdev`.
+    """
+    from lrbench.bench import Bench
+    from lrbench.datasets import folder_of
+    from lrbench.predictions import read_results
+    from lrbench.submission import IMAGE_INFO, export_testdev
+
+    path, info = given["predictions"], folder_of(given["data"])[1] / "annotations" / IMAGE_INFO
+    if path is not None:
+        rows, name = read_results(path), given["name"] or path.stem.partition(".")[0]
+    else:
+        cell = make_cell({**given, "res": given["res"] or "64x48"})
+        report.context = cell.method
+        rows, name = Bench(report).results(cell), given["name"] or cell.method
+    written = export_testdev(rows, folder, name=name, image_info=info if info.is_file() else None)
+    return {
+        "file": str(written.path),
+        "results": written.results,
+        "images": written.images,
+        "notes": list(written.notes),
+    }
+
+
 def check_file(option: str, path: Path) -> None:
     """Refuse a file that is not there before any work begins.
 
@@ -754,6 +911,26 @@ def by_method(texts: Sequence[str]) -> dict[str, Path]:
             raise ValueError(unknown("method", method, method_names()))
         check_file(f"--clean {text}", Path(path))
         files[method] = Path(path)
+    return files
+
+
+def result_files(texts: Sequence[str], data: str, split: str, results: Path) -> list[ResultFile]:
+    """Read ``[NAME=]FILE`` texts.
+
+    Raises:
+        DataError: no such file.
+    """
+    from lrbench.comparison import ResultFile
+
+    files = []
+    for text in texts:
+        name, equals, path = text.rpartition("=")
+        if Path(text).is_file():  # its own name may have an equals sign
+            name, equals, path = "", "", text
+        check_file(f"--predictions {text}", Path(path))
+        files.append(
+            ResultFile(path=Path(path), name=name if equals else None, data=data, split=split, results=results)
+        )
     return files
 
 

@@ -12,14 +12,37 @@ from lrbench.bench import Bench, MissingWeights, sr_label, start_of
 from lrbench.cells import SHARED_ALIGN, Cell
 from lrbench.controls import BICUBIC, SECOND_PRESET, Control, controls, row_of, upscalers_of
 from lrbench.geometry import Size
+from lrbench.inference import Progress, silent
 from lrbench.method import costs, parse_settings, plain, setting_names, upscaler_costs
 from lrbench.models.backbones import BACKBONES
+from lrbench.predictions import evaluate_predictions
+from lrbench.ranking import ranked
+from lrbench.records import Record, matches_path
 from lrbench.report import reported
 from lrbench.report.reported import Reported
+from lrbench.statistics import Matches
 from lrbench.structures import POSES, Rescoring, unknown
 from lrbench.training import TrainingError
 
 Overwrite = Literal["never", "failed", "always"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """Predictions of another tool, as a row of a comparison.
+
+    Attributes:
+        path: of a COCO keypoint result.
+        name: of the row; None for that of the file.
+        data, split: that they belong to.
+        results: folder of the record.
+    """
+
+    path: Path
+    name: str | None
+    data: str
+    split: str
+    results: Path
 
 
 @dataclass(frozen=True)
@@ -27,16 +50,18 @@ class Planned:
     """One row of a comparison before it is run.
 
     Attributes:
-        cell: what to measure; None for a row that is only reported.
+        cell: what to measure; None for a row that is only reported, or of a result file.
         beside: the reported row to set beside it; None looks for one.
         reason: why nothing is measured.
         row: letter of the row in a table with controls, see `lrbench.controls.ROWS`.
+        file: predictions of another tool to score.
     """
 
     cell: Cell | None
     beside: Reported | None = None
     reason: str = ""
     row: str = ""
+    file: ResultFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +269,7 @@ def run_planned(
         begin: called before each row that is measured, with its number, from 1.
 
     Returns:
-        ``{"protocol": ..., "rows": [...]}``
+        ``{"protocol": ..., "rows": [...], "ranked": [...]}``, for the last see `lrbench.ranking.ranked`.
 
     Raises:
         ValueError, DataError: weights to begin with cannot be used, which shows before the first row is run.
@@ -252,18 +277,29 @@ def run_planned(
     for item in planned:
         if item.cell is not None and not item.cell.continues_clean:
             start_of(item.cell, item.cell.training_recipe(), item.cell.compose())
-    rows = []
+    rows: list[dict[str, Any]] = []
+    found: list[Matches | None] = []
+    record: Record | None = None
     for number, item in enumerate(planned, 1):
-        if item.cell is None:
+        record, results = None, Path()
+        if item.file is not None:
+            row, record = file_row(item.file, bench.progress)
+            results = item.file.results
+        elif item.cell is None:
             assert item.beside is not None
-            rows.append(reported_only(item.beside, item.reason))
+            row = reported_only(item.beside, item.reason)
         else:
             if begin is not None:
                 begin(number, item.cell)
-            row = run_row(bench, item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside)
-            rows.append({**row, "row": item.row})
+            row, record = run_row(bench, item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside)
+            row["row"], results = item.row, item.cell.results
+        rows.append(row)
+        found.append(None if record is None else matches_of(results, record))
     cells = [p.cell for p in planned if p.cell is not None]
-    return {"protocol": protocol_of(bench, cells) if cells else {}, "rows": rows}
+    protocol = protocol_of(bench, cells) if cells else {}
+    if not cells and record is not None:  # of files alone
+        protocol = {name: getattr(record.protocol, name) for name in ("dataset", "split", "data_hash")}
+    return {"protocol": protocol, "rows": rows, "ranked": ranked(rows, found)}
 
 
 def run_row(
@@ -273,8 +309,8 @@ def run_row(
     may_train: bool = True,
     overwrite: Overwrite = "never",
     beside: Reported | None = None,
-) -> dict[str, Any]:
-    """One row of a comparison; a failure is a row that says so, not an exception.
+) -> tuple[dict[str, Any], Record | None]:
+    """One row of a comparison and its record; a failure is a row that says so, not an exception.
 
     Args:
         bench: opens the data.
@@ -303,20 +339,52 @@ def run_row(
         if may_train:
             bench.prepare(cell)
         record = bench.evaluate(cell, overwrite=overwrite == "always")
-        row["status"] = "done"
+        row |= _measured(record)
     except MissingWeights as error:
         row["reason"] = str(error)
     except (TrainingError, FloatingPointError, RuntimeError) as error:
         row.update(status="failed", reason=str(error).split("\n", 1)[0])
-    if record is not None:
-        row["metrics"] = record.metrics.model_dump()
-        row["ci95"] = {k: list(v) for k, v in record.ci95.items()}
-        row["upscaler"] = record.upscaler
-        row["n_images"], row["n_persons"] = record.counts.images, record.counts.persons
     found, differences = (beside, []) if beside is not None else published.find(method, sr_label(method))
     if found is not None:
         row["reported"] = reported.comparison(found, record, backbone=method.backbone, differences=differences)
-    return row
+    return row, record
+
+
+def file_row(file: ResultFile, progress: Progress = silent) -> tuple[dict[str, Any], Record]:
+    """Predictions of another tool as a row, and their record.
+
+    Raises: see `lrbench.predictions.evaluate_predictions`.
+    """
+    record = evaluate_predictions(file.path, file.data, file.split, file.results, name=file.name, progress=progress)
+    known = _measured(record)
+    return empty_row() | known | {
+        "method": file.name or file.path.name,
+        "notes": list(record.settings["notes"]),
+    }, record
+
+
+def matches_of(results: Path, record: Record) -> Matches | None:
+    """What the predictions of a record matched; None where the file is not there.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = matches_path(results, record)
+    return Matches.load(path) if path.exists() else None
+
+
+def _measured(record: Record) -> dict[str, Any]:
+    """What a row has of its record."""
+    return {
+        "status": "done",
+        "metrics": record.metrics.model_dump(),
+        "ci95": {name: list(ends) for name, ends in record.ci95.items()},
+        "further": dict(record.further),
+        "upscaler": record.upscaler,
+        "latency_ms": record.cost.latency_ms,
+        "n_images": record.counts.images,
+        "n_persons": record.counts.persons,
+    }
 
 
 def empty_row() -> dict[str, Any]:
@@ -337,6 +405,8 @@ def empty_row() -> dict[str, Any]:
         "reason": "",
         "metrics": None,
         "ci95": {},
+        "further": {},
+        "latency_ms": None,
         "notes": [],
         "reported": None,
         "params": None,

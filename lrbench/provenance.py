@@ -34,13 +34,14 @@ BESIDE = (
     "pretraining",
     "provenance",
     "published",
+    "ranking",
     "records",
     "reevaluation",
     "submission",
 )
 """Modules that decide no number of a record."""
 
-SCORING = ("diagnosis", "evaluation", "inference", "pckh", "referee", "scoring", "statistics")
+SCORING = ("crowding", "diagnosis", "evaluation", "inference", "pckh", "referee", "scoring", "statistics")
 """Modules that decide what weights score, not the weights, unless an epoch is selected by its score."""
 
 

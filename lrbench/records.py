@@ -9,9 +9,12 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+if TYPE_CHECKING:
+    from lrbench.statistics import Matches
 
 SCHEMA = 1
 
@@ -199,6 +202,7 @@ class Provenance(_Part):
 
     Attributes:
         weights_used: what a file given by the user had for the network, in words; empty for a run's own weights.
+        scored_again: commit and UTC time at which kept predictions were scored last; empty where that was at once.
     """
 
     lrbench: str
@@ -207,6 +211,7 @@ class Provenance(_Part):
     versions: dict[str, str]
     weights_sha256: str
     weights_used: str = ""
+    scored_again: str = ""
     seed: int | None
     device: str
     precision: str
@@ -267,8 +272,23 @@ def record_path(results: Path, record: Record) -> Path:
     return results / record.protocol.dataset / (record.call.res or "any") / record.call.name / f"{record.key}.json"
 
 
-def write_record(results: Path, record: Record, predictions: list[dict[str, Any]] | None = None) -> Path:
-    """Write a record, and beside it its predictions as a COCO keypoint result, gzipped.
+def predictions_path(results: Path, record: Record) -> Path:
+    """Where its predictions lie."""
+    return record_path(results, record).with_name(f"{record.key}.predictions.json.gz")
+
+
+def matches_path(results: Path, record: Record) -> Path:
+    """Where its `lrbench.statistics.Matches` lie."""
+    return record_path(results, record).with_name(f"{record.key}.matches.safetensors")
+
+
+def write_record(
+    results: Path,
+    record: Record,
+    predictions: list[dict[str, Any]] | None = None,
+    matches: Matches | None = None,
+) -> Path:
+    """Write a record, and beside it its predictions as a COCO keypoint result, gzipped, and what they matched.
 
     Raises:
         OSError: the folder cannot be written.
@@ -277,7 +297,9 @@ def write_record(results: Path, record: Record, predictions: list[dict[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     if predictions is not None:
         packed = gzip.compress(json.dumps(predictions).encode(), mtime=0)
-        write_atomic(path.with_name(f"{record.key}.predictions.json.gz"), packed)
+        write_atomic(predictions_path(results, record), packed)
+    if matches is not None:
+        matches.save(matches_path(results, record))
     write_atomic(path, (json.dumps(record.to_json(), indent=1) + "\n").encode())
     return path
 

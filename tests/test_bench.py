@@ -145,7 +145,7 @@ def test_record_says_what_was_done(tiny_data, trained, tmp_path):
 
 def test_row_of_a_missing_run(tiny_data, tmp_path):
     plain = cell(tiny_data, tmp_path / "runs", tmp_path / "r", "hrnet")
-    row = run_row(Bench(), plain, may_train=False)
+    row = run_row(Bench(), plain, may_train=False)[0]
     assert row["status"] == "missing"
     assert "lrbench train hrnet --res 64x48" in row["reason"]
     assert row["metrics"] is None
@@ -160,13 +160,13 @@ def test_row_of_a_missing_run(tiny_data, tmp_path):
 )
 def test_run_of_other_settings_is_another_run(tiny_data, trained, tmp_path, change):
     plain = cell(tiny_data, trained, tmp_path / "r", "hrnet")
-    assert run_row(Bench(), plain, may_train=False)["status"] == "done"
-    assert run_row(Bench(), dataclasses.replace(plain, **change), may_train=False)["status"] == "missing"
+    assert run_row(Bench(), plain, may_train=False)[0]["status"] == "done"
+    assert run_row(Bench(), dataclasses.replace(plain, **change), may_train=False)[0]["status"] == "missing"
 
 
 def test_workers_and_split_to_score_are_not_part_of_a_run(tiny_data, trained, tmp_path):
     plain = cell(tiny_data, trained, tmp_path / "r", "hrnet", workers=2, split="train", flip=False)
-    assert run_row(Bench(), plain, may_train=False)["status"] == "done"
+    assert run_row(Bench(), plain, may_train=False)[0]["status"] == "done"
 
 
 def test_unfinished_run_is_not_scored(tiny_data, tmp_path):
@@ -177,7 +177,7 @@ def test_unfinished_run_is_not_scored(tiny_data, tmp_path):
     plain = cell(tiny_data, tmp_path / "runs", tmp_path / "r", "hrnet", recipe="paper", epochs=2, backbone="hrnet_w16")
     with pytest.raises(KeyboardInterrupt):
         Bench(kill).train(plain)
-    assert run_row(Bench(), plain, may_train=False)["status"] == "missing"
+    assert run_row(Bench(), plain, may_train=False)[0]["status"] == "missing"
 
 
 def test_protocol(tiny_data, trained, tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from lrbench.records import METRICS, Record
+from lrbench.records import METRICS, HeightBin, Record
 
 LABELS = ("AP", "AP50", "AP75", "AP(M)", "AP(L)", "AR", "AR50", "AR75", "AR(M)", "AR(L)")
 
@@ -21,8 +23,13 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def record_summary(record: Record) -> Table:
-    """The ten numbers of one record."""
+def signed(value: float | None) -> str:
+    """A difference of fractions in percent, with its sign."""
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def record_summary(record: Record) -> Group:
+    """The numbers of one record: COCO's ten and those of other protocols with their intervals, and the diagnosis."""
     call, protocol = record.call, record.protocol
     name = " ".join(part for part in (call.name, call.backbone, call.res) if part)
     trained = f", trained on {record.training.data}, recipe {record.training.recipe}" if record.training else ""
@@ -31,10 +38,55 @@ def record_summary(record: Record) -> Table:
         caption=f"{record.counts.persons} persons in {record.counts.images} images, boxes {protocol.boxes}, "
         f"flip {'on' if protocol.flip else 'off'}, record {record.key}",
     )
-    for label in LABELS:
-        table.add_column(label, justify="right")
-    table.add_row(*(percent(getattr(record.metrics, metric)) for metric in METRICS))
-    return table
+    rows = [(label, getattr(record.metrics, name), name) for label, name in zip(LABELS, METRICS, strict=True)]
+    if all(value is None for _, value, _ in rows) and record.further:  # another measure than OKS
+        rows = []
+    intervals = {**record.ci95, **record.further_ci95}
+    rows += [(name, value, name) for name, value in record.further.items()]
+    table.add_column("", justify="left")
+    table.add_column("%", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for label, value, name in rows:
+        table.add_row(label, percent(value), _interval(intervals.get(name)))
+    return Group(table, *map(Text, diagnosis_in_words(record)))
+
+
+def diagnosis_in_words(record: Record) -> list[str]:
+    """What AP does not tell of a record, a line each; nothing for records that do not say."""
+    lines = []
+    if record.bootstrap is not None:
+        lines.append(f"intervals: over images ({record.bootstrap.resamples:,} resamples), not over trainings")
+    told = record.diagnosis
+    if told is None:
+        return lines
+    if told.heights:
+        bins = (
+            f"{_height(found)} {percent(found.ap)} ({_interval(found.ci95)}; {found.persons})"
+            for found in told.heights
+            if found.persons
+        )
+        lines.append(f"AP by height of the person in px (interval; persons): {', '.join(bins)}")
+    if told.errors:
+        kinds = ", ".join(f"{kind} {percent(share)}" for kind, share in told.errors.items())
+        lines.append(f"keypoints of matched persons, %: {kinds}; persons not found: {percent(told.undetected)} %")
+        gains = ", ".join(f"{kind} {signed(gain)}" for kind, gain in told.gains.items())
+        lines.append(f"AP if all errors of a kind were mended: {gains}")
+    if told.pck:
+        shares = ", ".join(f"PCK@{share} {percent(value)}" for share, value in told.pck.items())
+        medians = [(told.pixel_error, "of the image"), (told.crop_error, "of the crop")]
+        off = ", ".join(f"{error:.1f} px {where}" for error, where in medians if error is not None)
+        lines.append(f"{shares} of the longer side of the box; median error {off or '-'}")
+    if record.cost.latency_ms is not None:
+        lines.append(f"one crop takes {record.cost.latency_ms:.1f} ms on {record.provenance.device}")
+    return lines
+
+
+def _height(found: HeightBin) -> str:
+    return f"from {found.low:g}" if found.high is None else f"{found.low:g} to {found.high:g}"
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else f"{percent(ends[0])}..{percent(ends[1])}"
 
 
 def ceiling_table(title: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
@@ -46,8 +98,10 @@ def ceiling_table(title: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     table.add_column("Size")
     for label in LABELS[:6]:
         table.add_column(label, justify="right")
+    table.add_column("AP 95 % CI", justify="right")
     for row in rows:
-        table.add_row(row["method"], row["res"], *(percent(row["metrics"][metric]) for metric in METRICS[:6]))
+        numbers = (percent(row["metrics"][metric]) for metric in METRICS[:6])
+        table.add_row(row["method"], row["res"], *numbers, _interval(row["ci95"].get("ap")))
     return table
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from lrbench.controls import ROWS
 from lrbench.degradation import load_preset
 from lrbench.report.reported import data_in_words, degradation_in_words
+from lrbench.scoring import BOOTSTRAP
 from lrbench.structures import POSES
 
 ABSENT = "-"
@@ -36,7 +37,7 @@ METRIC_COLUMNS = (
 )
 """Headings of the measured metrics and their names in a record."""
 
-EXPENDABLE = ("Backbone", "backbone", "AP 95% CI", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AR", "AP75", "AP50")
+EXPENDABLE = ("Backbone", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI")
 """Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
 all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
 
@@ -130,7 +131,9 @@ class CompareTable:
             yield Padding(Text(line, style="dim"), (0, 0, 0, 1), expand=False)
 
 
-def compare_table(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> CompareTable:
+def compare_table(
+    protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]] = ()
+) -> CompareTable:
     """Rows of one comparison, for the console.
 
     Args:
@@ -138,24 +141,27 @@ def compare_table(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
             ``degradation`` (how the images of the dataset were made), ``recipe``, ``train_data`` and
             ``train_persons``; what is absent is not printed.
         rows: as ``compare --json`` prints them; metrics are fractions, ``params`` and ``macs`` counts.
+        ranked: see `lrbench.ranking.ranked`; seeds of a method become one row.
 
     Returns:
         Something to print with rich.
     """
-    return CompareTable(_sheet(protocol, rows))
+    return CompareTable(_sheet(protocol, rows, ranked))
 
 
-def compare_markdown(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def compare_markdown(
+    protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """Rows of one comparison as GitHub Markdown, reported numbers in italics, footnotes below.
 
     Args:
         protocol: as in `compare_table`.
-        rows: as in `compare_table`.
+        rows, ranked: as in `compare_table`.
 
     Returns:
         Text that ends in a newline.
     """
-    sheet = _sheet(protocol, rows)
+    sheet = _sheet(protocol, rows, ranked)
     headings, aligns, cells = [], [], []
     marks = next((column.cells for column in sheet.columns if column.heading == ""), [])
     for column in sheet.columns:
@@ -258,10 +264,51 @@ def upscaler_in_words(facts: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sheet:
+def pooled(rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a comparison with all seeds of a method in the first of them.
+
+    Args:
+        rows, ranked: as in `compare_table`.
+
+    Returns:
+        Rows with means over seeds as their metrics, and with ``std`` and ``gap``, as far as `ranked` has them.
+    """
+    first = {method["rows"][0]: method for method in ranked}
+    merged = {place for method in ranked for place in method["rows"][1:]}
+    listed = []
+    for place, row in enumerate(rows):
+        method = first.get(place)
+        if method is None:
+            listed += [] if place in merged else [dict(row)]
+            continue
+        known = method["metrics"]
+        told = {**(row.get("metrics") or {}), **{name: numbers["mean"] for name, numbers in known.items()}}
+        ends = {name: numbers["ci95"] for name, numbers in known.items()}
+        reported = row.get("reported")
+        if reported and reported.get("delta_ap") is not None and "ap" in known:
+            reported = {**reported, "delta_ap": known["ap"]["mean"] - reported["ap"]}
+        several = len(method["rows"]) > 1
+        listed.append(
+            {
+                **row,
+                "metrics": told,
+                "ci95": ends,
+                "reported": reported,
+                "std": known["ap"]["std"] if several and "ap" in known else None,
+                "by_seed": [(rows[at].get("metrics") or {}).get("ap") for at in method["rows"]] if several else [],
+                "gap": method["difference"],
+            }
+        )
+    return listed
+
+
+def _sheet(
+    protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]] = ()
+) -> Sheet:
+    seeds = _distinct(row.get("seed") for row in rows)
+    rows = pooled(rows, ranked)
     persons = _distinct(row.get("n_persons") for row in rows if row.get("metrics"))
     sizes = _distinct(row.get("res") for row in rows)
-    seeds = _distinct(row.get("seed") for row in rows)
     upscalers = _distinct(row.get("sr") for row in rows)
     pixels = _distinct(row.get("lr_preset") for row in rows)
     poses = _distinct(row.get("pose") for row in rows)
@@ -283,18 +330,47 @@ def _sheet(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Sh
         sheet.columns.append(Column("Upscaler", [row.get("sr") or "none" for row in rows], left=True))
     if poses:
         sheet.columns.append(Column("Pose", [row.get("pose") or "" for row in rows], left=True))
-    if len(seeds) > 1:
+    if len(seeds) > 1 and not any(row.get("by_seed") for row in rows):
         given = [row.get("seed") for row in rows]
         sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
     sheet.columns.append(Column("Params (M)", [_scaled(row.get("params"), 1e6, 1) for row in rows]))
     sheet.columns.append(Column("GMACs", [_scaled(row.get("macs"), 1e9, 2) for row in rows]))
     for heading, name in METRIC_COLUMNS:
         sheet.columns.append(Column(heading, [percent((row.get("metrics") or {}).get(name)) for row in rows]))
-    if any((row.get("ci95") or {}).get("ap") for row in rows):
-        sheet.columns.append(Column("AP 95% CI", [_interval(row) for row in rows]))
+        if name == "ap":
+            _add_uncertainty(sheet, rows)
     _add_reported(sheet, rows)
     sheet.captions += upscaling_in_words(protocol, rows)
     return sheet
+
+
+def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Columns that say how far AP can be trusted, and lines below that say what they are."""
+    if any((row.get("ci95") or {}).get("ap") for row in rows):
+        sheet.columns.append(Column("95% CI", [_interval((row.get("ci95") or {}).get("ap")) for row in rows]))
+        sheet.captions.append(
+            f"95% CI: over images ({BOOTSTRAP.resamples:,} resamples), so for other pictures, not another training."
+        )
+    if any(row.get("by_seed") for row in rows):
+        spread = [row.get("std") for row in rows]
+        sheet.columns.append(Column("± seeds", [ABSENT if std is None else f"{100 * std:.1f}" for std in spread]))
+        by_seed = (f"{row['method']} {' '.join(map(percent, row['by_seed']))}" for row in rows if row.get("by_seed"))
+        sheet.captions.append(
+            "± seeds: standard deviation of AP between trainings; numbers are means over seeds. AP by seed: "
+            f"{', '.join(by_seed)}."
+        )
+    gaps = [row.get("gap") for row in rows]
+    if any(gaps):
+        sheet.columns.append(Column("to best", [_signed(gap["value"]) if gap else "" for gap in gaps]))
+        sheet.columns.append(Column("diff 95% CI", [_interval(gap["ci95"], "+") if gap else "" for gap in gaps]))
+        sheet.columns.append(
+            Column("resolved", [("yes" if gap["resolved"] else "no") if gap else "" for gap in gaps], left=True)
+        )
+        over_seeds = " and over seeds" if any(gap and gap["seed_ci95"] for gap in gaps) else ""
+        sheet.captions.append(
+            "to best: AP minus that of the best row of the same size and pixels, paired over images; resolved: its 95% "
+            f"interval over images{over_seeds} excludes 0."
+        )
 
 
 def _title(
@@ -362,9 +438,8 @@ def _source(given: Mapping[str, Any]) -> str:
     return f"{source} ({', '.join(filter(None, (scored, given.get('boxes'))))})"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    bounds = (row.get("ci95") or {}).get("ap")
-    return f"{percent(bounds[0])}..{percent(bounds[1])}" if bounds else ABSENT
+def _interval(bounds: Sequence[float] | None, sign: Literal["", "+"] = "") -> str:
+    return "..".join(f"{100 * bound:{sign}.1f}" for bound in bounds) if bounds else ABSENT
 
 
 def _signed(fraction: float | None) -> str:

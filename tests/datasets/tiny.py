@@ -93,3 +93,15 @@ def change(root: Path, split: str = "val") -> Iterator[dict[str, Any]]:
 def image(root: Path, split: str = "val", row: int = 0) -> Path:
     """A picture of a split in the usual layout."""
     return root / "images" / split / read(root, split)["images"][row]["file_name"]
+
+
+def guesses(truth: dict[str, Any], spread: float) -> list[dict[str, Any]]:
+    """Results that are off by a normal number of px, of random score."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for found in truth["annotations"]:
+        points = np.array(found["keypoints"]).reshape(-1, 3)
+        points[:, :2] += rng.normal(0, spread, points[:, :2].shape)
+        told = {"keypoints": points.ravel().tolist(), "score": float(rng.random())}
+        rows.append({"image_id": found["image_id"], "category_id": 1, **told})
+    return rows
