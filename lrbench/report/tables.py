@@ -37,7 +37,9 @@ METRIC_COLUMNS = (
 )
 """Headings of the measured metrics and their names in a record."""
 
-EXPENDABLE = ("Backbone", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI")
+EXPENDABLE = (
+    "Backbone", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI", "AP 95% CI",
+)  # fmt: skip
 """Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
 all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
 
@@ -347,7 +349,7 @@ def _sheet(
 def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns that say how far AP can be trusted, and lines below that say what they are."""
     if any((row.get("ci95") or {}).get("ap") for row in rows):
-        sheet.columns.append(Column("95% CI", [_interval((row.get("ci95") or {}).get("ap")) for row in rows]))
+        sheet.columns.append(Column("AP 95% CI", [_interval((row.get("ci95") or {}).get("ap")) for row in rows]))
         sheet.captions.append(
             f"95% CI: over images ({BOOTSTRAP.resamples:,} resamples), so for other pictures, not another training."
         )
