@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import torch
 
+from lrbench.augmentation import Augmentation
 from lrbench.datasets import skeleton_of
 from lrbench.degradation import Mixture, Preset, load_preset
 from lrbench.geometry import Alignment, Size, enlarged_size
@@ -17,12 +18,15 @@ from lrbench.method import Method, default_backbone, load_method
 from lrbench.models.upscalers import UPSCALERS
 from lrbench.pairs import Kind
 from lrbench.recipes import Recipe, load_recipe
-from lrbench.structures import unknown
+from lrbench.structures import MPII, unknown
 from lrbench.upscaler_training import UpscalerRecipe, load_upscaler_recipe
 from lrbench.upscaling import Upscaling, upscaling
 
 SHARED_ALIGN: Alignment = "corner"
 """Of crops that an upscaler enlarges, and of rows that stand beside such: as CAL's released code cuts them."""
+
+MPII_AUGMENTATION = Augmentation(half_body=0.0, scale=0.25, rotation=30.0)
+"""Weaker than COCO's, and without half bodies (released HRNet configuration for MPII)."""
 
 ADAPTED_SHARE = 0.25
 """Epochs of a pose network that continues from a clean one, as a share of that one's."""
@@ -268,7 +272,9 @@ class Cell(Computing):
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1")
         recipe = load_recipe(self.recipe_name, self.enlarged)
-        given = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
+        given: dict[str, Any] = {k: v for k in ("epochs", "batch") if (v := getattr(self, k)) is not None}
+        if recipe.name == "paper" and skeleton_of(self.train_data or self.data) == MPII:
+            given["augmentation"] = MPII_AUGMENTATION
         recipe = dataclasses.replace(recipe, **given)
         if not self.continues_clean:
             return recipe

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lrbench import evaluation, statistics
-from lrbench.datasets.coco import Dataset
-from lrbench.diagnosis import diagnose
-from lrbench.records import Bootstrap, Diagnosis, Metrics
+from lrbench.crowding import subsets
+from lrbench.datasets.coco import Dataset, Metric
+from lrbench.diagnosis import PCK_ALPHAS, diagnose, match, right
+from lrbench.pckh import PCKhCounts
+from lrbench.records import METRICS, Bootstrap, Diagnosis, Metrics
 from lrbench.statistics import Matches
-from lrbench.structures import COCO, Skeleton
+from lrbench.structures import COCO, CROWDPOSE, Skeleton
 
 BOOTSTRAP = Bootstrap(resamples=1000, seed=0)
 """Of the intervals in records; equal for all, so that differences between records are paired."""
@@ -40,6 +46,10 @@ class Scores:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "matches"}
 
 
+HEADLINE: Mapping[Metric, str] = {"oks": "ap", "pckh": "pckh50", "pck": "pck10"}
+"""The number by which methods are ranked and epochs selected, by measure of the dataset."""
+
+
 def score(
     dataset: Dataset,
     truth: Mapping[str, Any],
@@ -52,24 +62,94 @@ def score(
     Args:
         dataset: whose measure counts.
         truth: its annotations, in the coordinates of the original photographs.
-        results: COCO keypoint results in the same.
+        results: COCO keypoint results in the same; for MPII see `lrbench.pckh.to_results`.
         crop_scale: px of the network's input per image px, by annotation id; None where they are not known.
 
     Raises:
+        DataError: results do not belong to the persons annotated.
         RuntimeError: our accumulation and pycocotools' differ, so that no interval can be trusted.
     """
+    if dataset.metric == "pckh":
+        counts = PCKhCounts.of(truth, results)
+        return _of_further(counts.metrics(), [counts.metrics(drawn) for drawn in _draws(len(counts.images))])
     skeleton = dataset.persons.skeleton
+    found = diagnose(truth, results, skeleton, crop_scale=crop_scale, **BOOTSTRAP.model_dump())
+    if dataset.metric == "pck":
+        shares = _pck(truth, results, skeleton)
+        told = Diagnosis(pck=found.pck, pixel_error=found.pixel_error, crop_error=found.crop_error)
+        return dataclasses.replace(shares, diagnosis=told)
     metrics, matches = measured(truth, results, skeleton)
-    return Scores(
+    scores = Scores(
         metrics=metrics,
         keypoint_ap=evaluation.score_keypoints(truth, results, skeleton),
         ci95=intervals(matches),
         bootstrap=BOOTSTRAP,
         further={},
         further_ci95={},
-        diagnosis=diagnose(truth, results, skeleton, crop_scale=crop_scale),
+        diagnosis=found,
         matches=matches,
     )
+    return scores if skeleton != CROWDPOSE else _with_crowding(scores, truth, matches)
+
+
+def headline(dataset: Dataset, truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> float:
+    """The number by which an epoch is selected, a fraction; 0 where it is not defined. See `score`."""
+    if dataset.metric == "pckh":
+        return PCKhCounts.of(truth, results).metrics()[HEADLINE["pckh"]] or 0.0
+    if dataset.metric == "pck":
+        return _pck(truth, results, dataset.persons.skeleton).further[HEADLINE["pck"]] or 0.0
+    return evaluation.score(truth, results, dataset.persons.skeleton).ap or 0.0
+
+
+def _draws(images: int) -> NDArray[np.int32]:
+    return statistics.draw(images, BOOTSTRAP.resamples, BOOTSTRAP.seed)
+
+
+def _of_further(values: Mapping[str, float | None], drawn: Sequence[Mapping[str, float | None]]) -> Scores:
+    """Scores by another measure than OKS, with the same of every resample."""
+    ends = {}
+    for name in values:
+        samples = np.array([np.nan if (value := each[name]) is None else value for each in drawn])
+        if (found := statistics.interval(samples)) is not None:
+            ends[name] = found
+    return Scores(
+        metrics=Metrics(),
+        keypoint_ap={},
+        ci95={},
+        bootstrap=BOOTSTRAP,
+        further=values,
+        further_ci95=ends,
+        diagnosis=None,
+        matches=None,
+    )
+
+
+def _pck(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Scores:
+    """PCK as `lrbench.diagnosis.pck` has it, ``pck05``, ``pck10`` and ``pck20``, with intervals over images."""
+    matching = match(evaluation.accumulated(truth, results, skeleton, areas=("all",)), skeleton)
+    images, image = np.unique(matching.image, return_inverse=True)
+    hits, labelled = np.zeros((len(PCK_ALPHAS), len(images))), np.zeros(len(images))
+    np.add.at(labelled, image, matching.labelled.sum(1))
+    for row, alpha in zip(hits, PCK_ALPHAS, strict=True):
+        np.add.at(row, image, right(matching, alpha).sum(1))
+    names = [f"pck{round(100 * alpha):02d}" for alpha in PCK_ALPHAS]
+
+    def shares(drawn: NDArray[Any]) -> dict[str, float | None]:
+        total = float(drawn @ labelled)
+        return {n: float(drawn @ row) / total if total else None for n, row in zip(names, hits, strict=True)}
+
+    return _of_further(shares(np.ones(len(images))), [shares(drawn) for drawn in _draws(len(images))])
+
+
+def _with_crowding(scores: Scores, truth: Mapping[str, Any], matches: Matches) -> Scores:
+    """The same, with AP of easy, medium and hard pictures."""
+    drawn, column = _draws(len(matches.images)), METRICS.index("ap")
+    values, ends = {}, {}
+    for name, chosen in subsets(truth, matches.images).items():
+        values[name] = matches.metrics(chosen)["ap"]
+        if (found := statistics.interval(matches.resampled(drawn * chosen)[:, column])) is not None:
+            ends[name] = found
+    return dataclasses.replace(scores, further=values, further_ci95=ends)
 
 
 def measured(

@@ -143,7 +143,7 @@ class Matches:
             chosen = self.thresholds == threshold if threshold else np.ones(len(self.thresholds), bool)
             if area in self.areas and chosen.any():
                 curve = precision if name.startswith("ap") else recall
-                # contiguous, so that the order of the sum, and its last digit, do not depend on how many draws there are
+                # contiguous: the order of the sum, and with it the last digit, must not depend on the number of draws
                 values[:, column] = np.ascontiguousarray(curve[:, self.areas.index(area)][:, chosen]).mean(axis=1)
         return values
 
@@ -474,7 +474,7 @@ def difference(a: Seeds, b: Seeds, metric: str = "ap") -> Difference | None:
 
 def _welch(a: Array, b: Array) -> tuple[float, float]:
     """Standard error of the difference of means, and half its interval (Welch, Biometrika 34, 1947)."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     shares = [float(v.var(ddof=1)) / len(v) for v in (a, b)]
     if not sum(shares):

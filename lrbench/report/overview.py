@@ -17,8 +17,9 @@ from typing import Any
 from lrbench.geometry import Size
 from lrbench.method import load_method
 from lrbench.records import Record, Training, newest, read_records, write_atomic
+from lrbench.report.numbers import ABSENT, percent
 from lrbench.report.reported import data_in_words, degradation_in_words
-from lrbench.report.tables import ABSENT, compare_markdown, letters, percent
+from lrbench.report.tables import compare_markdown, letters
 from lrbench.structures import POSES, Rescoring
 
 SPEEDS = Path("benchmarks") / "methods_speed.json"

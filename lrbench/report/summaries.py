@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group
@@ -11,21 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lrbench.records import METRICS, HeightBin, Record
+from lrbench.report.numbers import interval, metric_heading, percent, signed
 
 LABELS = ("AP", "AP50", "AP75", "AP(M)", "AP(L)", "AR", "AR50", "AR75", "AR(M)", "AR(L)")
 
 COSTS = (("params", 1e6), ("macs", 1e9))
 """Of a network: key in a listing, and the unit in which it is printed."""
-
-
-def percent(value: float | None) -> str:
-    """A fraction as percent with one decimal; "-" for what was not measured."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def signed(value: float | None) -> str:
-    """A difference of fractions in percent, with its sign."""
-    return "-" if value is None else f"{100 * value:+.1f}"
 
 
 def record_summary(record: Record) -> Group:
@@ -42,12 +33,12 @@ def record_summary(record: Record) -> Group:
     if all(value is None for _, value, _ in rows) and record.further:  # another measure than OKS
         rows = []
     intervals = {**record.ci95, **record.further_ci95}
-    rows += [(name, value, name) for name, value in record.further.items()]
+    rows += [(metric_heading(name), value, name) for name, value in record.further.items()]
     table.add_column("", justify="left")
     table.add_column("%", justify="right")
     table.add_column("95 % interval", justify="right")
     for label, value, name in rows:
-        table.add_row(label, percent(value), _interval(intervals.get(name)))
+        table.add_row(label, percent(value), interval(intervals.get(name)))
     return Group(table, *map(Text, diagnosis_in_words(record)))
 
 
@@ -61,7 +52,7 @@ def diagnosis_in_words(record: Record) -> list[str]:
         return lines
     if told.heights:
         bins = (
-            f"{_height(found)} {percent(found.ap)} ({_interval(found.ci95)}; {found.persons})"
+            f"{_height(found)} {percent(found.ap)} ({interval(found.ci95)}; {found.persons})"
             for found in told.heights
             if found.persons
         )
@@ -85,10 +76,6 @@ def _height(found: HeightBin) -> str:
     return f"from {found.low:g}" if found.high is None else f"{found.low:g} to {found.high:g}"
 
 
-def _interval(ends: Sequence[float] | None) -> str:
-    return "-" if ends is None else f"{percent(ends[0])}..{percent(ends[1])}"
-
-
 def ceiling_table(title: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     """AP of perfect predictions, per method and size."""
     table = Table(
@@ -101,7 +88,7 @@ def ceiling_table(title: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     table.add_column("AP 95 % CI", justify="right")
     for row in rows:
         numbers = (percent(row["metrics"][metric]) for metric in METRICS[:6])
-        table.add_row(row["method"], row["res"], *numbers, _interval(row["ci95"].get("ap")))
+        table.add_row(row["method"], row["res"], *numbers, interval(row["ci95"].get("ap")))
     return table
 
 

@@ -20,22 +20,10 @@ from rich.text import Text
 
 from lrbench.controls import ROWS
 from lrbench.degradation import load_preset
+from lrbench.report.numbers import ABSENT, METRIC_COLUMNS, interval, metric_heading, percent, signed
 from lrbench.report.reported import data_in_words, degradation_in_words
 from lrbench.scoring import BOOTSTRAP
 from lrbench.structures import POSES
-
-ABSENT = "-"
-"""Printed for what was not measured or not reported; never 0 or -1."""
-
-METRIC_COLUMNS = (
-    ("AP", "ap"),
-    ("AP50", "ap50"),
-    ("AP75", "ap75"),
-    ("AP(M)", "ap_m"),
-    ("AP(L)", "ap_l"),
-    ("AR", "ar"),
-)
-"""Headings of the measured metrics and their names in a record."""
 
 EXPENDABLE = (
     "Backbone", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI", "AP 95% CI",
@@ -188,11 +176,6 @@ def compare_markdown(
     return "\n".join(lines) + "\n"
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction in percent with one decimal; `ABSENT` for None and for COCO's -1, which means the same."""
-    return ABSENT if fraction is None or fraction < 0 else f"{100 * fraction:.1f}"
-
-
 def letters(index: int) -> str:
     """a, b, ..., z, aa, ab, ..."""
     alphabet = string.ascii_lowercase
@@ -337,19 +320,28 @@ def _sheet(
         sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
     sheet.columns.append(Column("Params (M)", [_scaled(row.get("params"), 1e6, 1) for row in rows]))
     sheet.columns.append(Column("GMACs", [_scaled(row.get("macs"), 1e9, 2) for row in rows]))
-    for heading, name in METRIC_COLUMNS:
-        sheet.columns.append(Column(heading, [percent((row.get("metrics") or {}).get(name)) for row in rows]))
+    further = _distinct(name for row in rows for name in row.get("further") or {})
+    known = [(label, name) for label, name in METRIC_COLUMNS if not further or _any_metric(rows, name)]
+    for label, name in known:
+        sheet.columns.append(Column(label, [percent((row.get("metrics") or {}).get(name)) for row in rows]))
         if name == "ap":
             _add_uncertainty(sheet, rows)
+    for name in further:
+        values = [percent((row.get("further") or {}).get(name)) for row in rows]
+        sheet.columns.append(Column(metric_heading(name), values))
     _add_reported(sheet, rows)
     sheet.captions += upscaling_in_words(protocol, rows)
     return sheet
 
 
+def _any_metric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any((row.get("metrics") or {}).get(name) is not None for row in rows)
+
+
 def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns that say how far AP can be trusted, and lines below that say what they are."""
     if any((row.get("ci95") or {}).get("ap") for row in rows):
-        sheet.columns.append(Column("AP 95% CI", [_interval((row.get("ci95") or {}).get("ap")) for row in rows]))
+        sheet.columns.append(Column("AP 95% CI", [interval((row.get("ci95") or {}).get("ap")) for row in rows]))
         sheet.captions.append(
             f"95% CI: over images ({BOOTSTRAP.resamples:,} resamples), so for other pictures, not another training."
         )
@@ -363,8 +355,8 @@ def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
         )
     gaps = [row.get("gap") for row in rows]
     if any(gaps):
-        sheet.columns.append(Column("to best", [_signed(gap["value"]) if gap else "" for gap in gaps]))
-        sheet.columns.append(Column("diff 95% CI", [_interval(gap["ci95"], "+") if gap else "" for gap in gaps]))
+        sheet.columns.append(Column("to best", [signed(gap["value"]) if gap else "" for gap in gaps]))
+        sheet.columns.append(Column("diff 95% CI", [interval(gap["ci95"], signs=True) if gap else "" for gap in gaps]))
         sheet.columns.append(
             Column("resolved", [("yes" if gap["resolved"] else "no") if gap else "" for gap in gaps], left=True)
         )
@@ -419,7 +411,7 @@ def _add_reported(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
         Column("", [("" if max(map(len, m), default=1) == 1 else ",").join(m) for m in marks], "reported", left=True)
     )
     if any(given.get("delta_ap") is not None for given in reported):
-        sheet.columns.append(Column("diff", [_signed(given.get("delta_ap")) for given in reported], "reported"))
+        sheet.columns.append(Column("diff", [signed(given.get("delta_ap")) for given in reported], "reported"))
     if any(_other_backbone(row, given) for row, given in zip(rows, reported, strict=True)):
         cells = [_other_backbone(row, given) for row, given in zip(rows, reported, strict=True)]
         sheet.columns.append(Column("backbone", cells, "reported", left=True))
@@ -438,14 +430,6 @@ def _source(given: Mapping[str, Any]) -> str:
     source = f"{given.get('source', 'unknown source')}, {f'table {table}' if table.isdigit() else table}".rstrip(", ")
     scored = " ".join(filter(None, (given.get("dataset"), given.get("split"))))
     return f"{source} ({', '.join(filter(None, (scored, given.get('boxes'))))})"
-
-
-def _interval(bounds: Sequence[float] | None, sign: Literal["", "+"] = "") -> str:
-    return "..".join(f"{100 * bound:{sign}.1f}" for bound in bounds) if bounds else ABSENT
-
-
-def _signed(fraction: float | None) -> str:
-    return ABSENT if fraction is None else f"{100 * fraction:+.1f}"
 
 
 def _scaled(count: float | None, unit: float, decimals: int) -> str:
