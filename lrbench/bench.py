@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from lrbench import evaluation, records, scoring
+from lrbench import evaluation, pckh, records, scoring
 from lrbench.adaptation import COURSES, partner_of
 from lrbench.cells import Cell, UpscalerCell
 from lrbench.datasets import open_dataset
@@ -183,12 +184,13 @@ class Bench:
 
     def _validation(self, cell: Cell, method: Method[Any], device: str) -> Validate:
         """Scores a model on the scored split."""
-        truth = json.loads(self.dataset(cell.data, cell.split).annotation_file.read_bytes())
+        dataset = self.dataset(cell.data, cell.split)
+        truth = dataset.truth()
         crops = self.crops(cell.data, cell.split, method, cell.preset(), seed=cell.lr_seed)
 
         def validate(model: PoseNetwork[Any]) -> float:
             predictions = predict(method, model, crops, workers=cell.workers, device=device)
-            return evaluation.score(truth, evaluation.to_results(predictions, method.rescoring)).ap or 0.0
+            return scoring.headline(dataset, truth, _results(predictions, method, crops, dataset))
 
         return validate
 
@@ -434,7 +436,13 @@ class Bench:
         """Crops of the annotated or detected persons of the scored split."""
         dataset, persons = self.dataset(cell.data, cell.split), None
         if cell.boxes != "gt":
+            if dataset.metric == "pckh":
+                raise ValueError(f"--boxes {cell.boxes}: PCKh asks for the joints of each annotated person; use gt")
             persons = read_detections(Path(cell.boxes), dataset.images, dataset.persons.skeleton)
+        elif not len(dataset.persons):
+            raise ValueError(
+                f"--boxes gt: {dataset.name}/{cell.split} annotates nobody; give --boxes FILE of detections"
+            )
         crops = self.crops(cell.data, cell.split, method, cell.preset(), persons, cell.lr_seed)
         return dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
 
@@ -457,7 +465,7 @@ class Bench:
             enlarged=enlarged,
             progress=self.progress,
         )
-        return evaluation.to_results(predictions, method.rescoring)
+        return _results(predictions, method, crops, self.dataset(cell.data, cell.split))
 
     def _pixels(self, cell: Cell, method: Method[Any], crops: Crops) -> dict[int, Pixels] | None:
         """Crops that other rows have cut, to which these are added; None where they are too many to keep."""
@@ -480,9 +488,10 @@ class Bench:
         """What a perfect network could reach, decode(encode(truth)): ``metrics``, ``ci95`` and ``n_persons``."""
         method, dataset = cell.compose(), self.dataset(cell.data, cell.split)
         crops = self.crops(cell.data, cell.split, method, load_preset("none"))
-        results = evaluation.to_results(perfect(method, crops), method.rescoring)
-        truth = json.loads(dataset.annotation_file.read_bytes())
-        metrics, matches = scoring.measured(truth, results, dataset.persons.skeleton)
+        if dataset.metric != "oks":
+            raise ValueError(f"ceiling: {dataset.name} is scored by {dataset.metric.upper()}; it tells AP only")
+        results = _results(perfect(method, crops), method, crops, dataset)
+        metrics, matches = scoring.measured(dataset.truth(), results, dataset.persons.skeleton)
         intervals = {name: list(ends) for name, ends in scoring.intervals(matches).items()}
         return {"metrics": metrics.model_dump(), "ci95": intervals, "n_persons": len(dataset.persons)}
 
@@ -557,7 +566,7 @@ class Bench:
             rescoring=method.rescoring.confident,
             rescoring_form=method.rescoring.form,
             oks_nms=evaluation.OKS_NMS,
-            referee=f"pycocotools {version('pycocotools')}",
+            referee=evaluation.referees(),
         )
 
 
@@ -590,8 +599,6 @@ class MissingWeights(DataError):
 
 def perfect(method: Method[Any], crops: Crops) -> Predictions:
     """Decode what the codec encodes of the true keypoints."""
-    import numpy as np
-
     parts = []
     for batch in crops.batches(256, 0):
         ideal, _ = method.codec.encode(batch.keypoints.double(), batch.visible.double())
@@ -600,13 +607,20 @@ def perfect(method: Method[Any], crops: Crops) -> Predictions:
     return to_image(crops, np.concatenate(parts))
 
 
+def _results(predictions: Predictions, method: Method[Any], crops: Crops, dataset: Dataset) -> list[dict[str, Any]]:
+    """Results as the measure of a dataset takes them: each annotated person, or who is left after suppression."""
+    if dataset.metric == "pckh":
+        return pckh.to_results(predictions, crops.persons)
+    return evaluation.to_results(predictions, method.rescoring)
+
+
 def crop_scale(crops: Crops, dataset: Dataset) -> dict[int, float] | None:
     """Px of the crop per image px, by annotation; None for detections and for copies, whose pixels are others."""
     if not crops.persons.annotated or dataset.source:
         return None
     frame, persons = crops.frame, crops.persons
-    sides = (frame.region(box, annotated=True).side for box in persons.box)
-    return {int(i): frame.size.width / float(side[0]) for i, side in zip(persons.id, sides, strict=True)}
+    maps = (frame.matrix(frame.region(box, annotated=True))[:, :2] for box in persons.box)
+    return {int(i): math.sqrt(abs(np.linalg.det(m))) for i, m in zip(persons.id, maps, strict=True)}
 
 
 def run_folder(cell: Cell, identity: Mapping[str, Any]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -277,7 +278,6 @@ def eval(
     with errors(verbose), reporter(quiet) as report:
         from lrbench.bench import Bench, check_writable
         from lrbench.predictions import evaluate_predictions
-        from lrbench.report.audits import audit_table
         from lrbench.report.summaries import record_summary
         from lrbench.weights import stated_size
 
@@ -314,6 +314,8 @@ def eval(
         else:
             show(record_summary(record))
             if audited:
+                from lrbench.report.audits import audit_table
+
                 show(audit_table(audited))
 
 
@@ -620,11 +622,11 @@ def report(
 
             files.append(write_page(results, html))
         if readme:
-            from lrbench.report import readme as overview
+            from lrbench.report import readme as page_of_results
 
-            files += overview.write(results)
+            files += page_of_results.write(results)
         if as_json:
-            tables = [{"title": layout.title, "rows": formats.fields(layout)} for layout in layouts]
+            tables = [{"title": layout.title, "rows": formats.records_of(layout)} for layout in layouts]
             print(json.dumps({"files": list(map(str, files)), "tables": tables}))
         elif files:
             print("\n".join(map(str, files)))
@@ -862,7 +864,7 @@ def submit(given: Mapping[str, Any], folder: Path, report: Reporter) -> dict[str
 
     path, info = given["predictions"], folder_of(given["data"])[1] / "annotations" / IMAGE_INFO
     if path is not None:
-        rows, name = read_results(path), given["name"] or path.stem.partition(".")[0]
+        rows, name = read_results(path), given["name"] or re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.partition(".")[0])
     else:
         cell = make_cell({**given, "res": given["res"] or "64x48"})
         report.context = cell.method

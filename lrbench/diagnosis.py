@@ -10,11 +10,11 @@ location j of a person of area s² the similarity
 
     ks(p, j) = exp(-|p - j|² / (2 s² k_j²)),  k_j twice the sigma of j.
 
-With its own location: from 0.85 on it is ``good``, from 0.5 on ``jitter``. Below, it has a ks of 0.5 or more with
-another location of its person (``inversion``) or any location of another person of the image (``swap``), whichever is
-more similar, its own person first; or with none (``miss``). Choices of ours, where the source is silent or not at
-hand: s and k belong to the location; any other keypoint can be inverted with, not only that of the other side; and to
-mend a keypoint is to put it exactly where it belongs, scores as they were.
+With its own location: from 0.85 on it is ``good``, from 0.5 on ``jitter``. Below, it has a ks of 0.5 or more with the
+same keypoint of the other side of its person (``inversion``), or with that keypoint of another person of the image, of
+either side (``swap``), whichever is more similar, its own person first; or with none (``miss``). Choices of ours, where
+the source is silent or not at hand: s and k belong to the location, and to mend a keypoint is to put it exactly where
+it belongs, scores as they were.
 """
 
 from __future__ import annotations
@@ -174,13 +174,20 @@ def pck(matching: Matching, alpha: float) -> float | None:
 
     None where nothing is labelled.
     """
-    right = matching.distance <= alpha * matching.box.max(1)[:, None]  # NaN is not
-    return float(right[matching.labelled].mean()) if matching.labelled.any() else None
+    return float(right(matching, alpha)[matching.labelled].mean()) if matching.labelled.any() else None
+
+
+def right(matching: Matching, alpha: float) -> Bool:
+    """Labelled keypoints that `pck` counts as right, (P, K)."""
+    near = matching.distance <= alpha * matching.box.max(1)[:, None]  # NaN is not
+    return np.asarray(near & matching.labelled)
 
 
 def kinds_of_errors(matching: Matching, skeleton: Skeleton = COCO) -> NDArray[np.int64]:
     """Index in `KINDS` of every labelled keypoint of a matched person, -1 for all others: (P, K)."""
     kinds = np.full(matching.labelled.shape, -1)
+    # a keypoint is mistaken for itself or for its counterpart, not for any other that lies near
+    alike = np.eye(len(skeleton)) + np.eye(len(skeleton))[skeleton.mirror_order] > 0
     falloff = 2 * (2 * np.array(skeleton.sigmas)) ** 2
     borders = np.flatnonzero(np.diff(matching.image)) + 1
     for rows in np.split(np.arange(len(matching.image)), borders):
@@ -189,14 +196,13 @@ def kinds_of_errors(matching: Matching, skeleton: Skeleton = COCO) -> NDArray[np
         squared = ((predicted[:, :, None, None] - truth) ** 2).sum(-1)
         # (n, K, N, K): keypoint of a prediction, location of a person; np.spacing(1) as in pycocotools
         similarity = np.exp(-squared / falloff / (area + np.spacing(1))) * matching.labelled[rows]
-        n = np.arange(len(own))
-        same_person = similarity[n, :, own]  # (n, K, K)
-        similarity[n, :, own] = 0
-        swapped = similarity.max((2, 3), initial=0)
-        right = np.diagonal(same_person, axis1=1, axis2=2)
+        similarity *= alike[:, None]
+        same_person = similarity[np.arange(len(own)), :, own]  # (n, K, K)
+        correct = np.diagonal(same_person, axis1=1, axis2=2)
         inverted = np.where(np.eye(len(skeleton), dtype=bool), 0, same_person).max(2)
+        closest = similarity.max((2, 3), initial=0)
         kinds[rows[own]] = np.select(
-            [right >= GOOD, right >= NEAR, (inverted >= NEAR) & (inverted >= swapped), swapped >= NEAR],
+            [correct >= GOOD, correct >= NEAR, (inverted >= NEAR) & (inverted >= closest), closest >= NEAR],
             [KINDS.index(kind) for kind in KINDS[:-1]],
             KINDS.index("miss"),
         )

@@ -1,4 +1,4 @@
-"""From keypoints in image px to COCO's numbers: rescoring, OKS-NMS, pycocotools."""
+"""From keypoints in image px to COCO's numbers: rescoring, OKS-NMS, and a referee."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO as Annotations
-from pycocotools.cocoeval import COCOeval
 
 from lrbench.datasets.coco import PERSON
 from lrbench.records import METRICS, Metrics
+from lrbench.referee import Referee, chosen, referee
 from lrbench.structures import COCO, Predictions, Rescoring, Skeleton
 
 Array = NDArray[np.float64]
@@ -79,16 +78,23 @@ def oks_nms(
     return np.array(keep, np.int64)
 
 
-def to_results(predictions: Predictions, rule: Rescoring = Rescoring()) -> list[dict[str, Any]]:
-    """Rescore, suppress, and lay out as a COCO keypoint result, picture by picture.
+def to_results(
+    predictions: Predictions, rule: Rescoring = Rescoring(), *, nms: float = OKS_NMS
+) -> list[dict[str, Any]]:
+    """Rescore, suppress, and lay out as a COCO keypoint result, picture by picture, best persons first.
 
     No `bbox` is written: it would change the areas by which pycocotools sorts unmatched detections into AP(M), AP(L).
+
+    Args:
+        predictions: of all pictures.
+        rule: of rescoring.
+        nms: persons more similar than this to a better one are dropped; 1 drops nobody.
     """
     score = rescore(predictions.box_score, predictions.keypoints[:, :, 2], rule)
     results = []
     for image_id in dict.fromkeys(predictions.image_id.tolist()):
         rows = np.flatnonzero(predictions.image_id == image_id)
-        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows], skeleton=predictions.skeleton)
+        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows], nms, predictions.skeleton)
         for row in rows[keep]:
             results.append(
                 {
@@ -99,6 +105,12 @@ def to_results(predictions: Predictions, rule: Rescoring = Rescoring()) -> list[
                 }
             )
     return results
+
+
+def referees() -> str:
+    """Who computes the numbers of a record, with versions."""
+    usual, keypoints = referee("pycocotools"), chosen()
+    return str(usual) if keypoints == usual else f"{usual}, AP per keypoint {keypoints}"
 
 
 def score(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO) -> Metrics:
@@ -123,8 +135,12 @@ def summarised(evaluator: Any) -> Metrics:
 def score_keypoints(
     annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO
 ) -> dict[str, float | None]:
-    """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored."""
+    """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored.
+
+    As many evaluations as there are keypoints: here the referee of `lrbench.referee.VARIABLE` counts.
+    """
     scores: dict[str, float | None] = {}
+    by = chosen()
     for k, name in enumerate(skeleton.keypoints):
         # a person without the keypoint is ignored by the distance of all predicted ones to its box, so all
         # are put where this one is
@@ -135,7 +151,7 @@ def score_keypoints(
             keypoints[np.arange(len(skeleton)) != k] = 0
             count = int(keypoints[k, 2] > 0)
             reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
-        evaluator = accumulated({**annotations, "annotations": reduced}, alone, skeleton, areas=("all",))
+        evaluator = accumulated({**annotations, "annotations": reduced}, alone, skeleton, areas=("all",), by=by)
         precision = evaluator.eval["precision"]
         counted = precision[precision > -1]
         scores[name] = float(counted.mean()) if len(counted) else None
@@ -154,27 +170,16 @@ def accumulated(
     skeleton: Skeleton = COCO,
     *,
     areas: Sequence[str] | None = None,
+    by: Referee | None = None,
 ) -> Any:
-    """pycocotools' evaluator, after matching and accumulation.
+    """An evaluator with pycocotools' interface, after matching and accumulation.
 
     Args:
         annotations: a COCO keypoint file; pycocotools asks for ``area`` of every person.
         results: a COCO keypoint result.
         skeleton: of the keypoints.
         areas: labels of the ranges of area that are looked at, of ``all``, ``medium`` and ``large``; None for all.
+        by: whose evaluator; None for pycocotools'.
     """
-    results = results or [_nobody(annotations, skeleton)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = Annotations()
-        # pycocotools writes into what it is given
-        truth.dataset = {**annotations, "annotations": [dict(a) for a in annotations["annotations"]]}
-        truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes([dict(r) for r in results]), "keypoints")
-        evaluator.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        if areas is not None:
-            chosen = [i for i, label in enumerate(evaluator.params.areaRngLbl) if label in areas]
-            evaluator.params.areaRng = [evaluator.params.areaRng[i] for i in chosen]
-            evaluator.params.areaRngLbl = [evaluator.params.areaRngLbl[i] for i in chosen]
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return evaluator
+    found = results or [_nobody(annotations, skeleton)]
+    return (by or referee("pycocotools")).accumulated(annotations, found, skeleton, areas=areas)

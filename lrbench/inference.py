@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from lrbench.loading import Crops
 from lrbench.method import Codec, Method
 from lrbench.models.network import PoseNetwork
 from lrbench.structures import COCO, Predictions, Skeleton, mirror_index
+
+P = TypeVar("P")
 
 Progress = Callable[[str, int, int, str], None]
 """(what, done, total, note): called now and then by long work."""
@@ -37,10 +39,16 @@ def flip_test_of(
     model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor, skeleton: Skeleton = COCO
 ) -> Any:
     """The same of prepared pixels (`PoseNetwork.prepare`)."""
-    both = model.read(torch.cat([seen, seen.flip(-1)]))
+    plain, mirrored = both_passes(model, seen)
+    return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device, skeleton)))
+
+
+def both_passes(model: PoseNetwork[P], seen: torch.Tensor) -> tuple[P, P]:
+    """Predictions of prepared pixels and of their mirror images, from one batched pass."""
+    both: Any = model.read(torch.cat([seen, seen.flip(-1)]))
     n = len(seen)
     plain, mirrored = (type(both)(*(field[part] for field in both)) for part in (slice(n), slice(n, None)))
-    return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device, skeleton)))
+    return plain, mirrored
 
 
 @torch.inference_mode()

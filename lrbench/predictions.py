@@ -9,11 +9,10 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
-from lrbench import records, scoring
+from lrbench import evaluation, records, scoring
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import PERSON, Dataset
 from lrbench.datasets.images import DataError
@@ -56,6 +55,7 @@ def evaluate_predictions(
         of=f"{dataset.name}/{split}",
         keypoints=len(skeleton),
         where=f"predictions {path}",
+        also=("person",) if dataset.metric == "pckh" else (),
     )
     truth, scored = in_original_coordinates(dataset, rows)
     scores = scoring.score(dataset, truth, scored)
@@ -71,7 +71,7 @@ def evaluate_predictions(
         degradation={"dataset": dataset.source} if dataset.source else {},
         rescoring=0.0,
         oks_nms=1.0,
-        referee=f"pycocotools {version('pycocotools')}",
+        referee=evaluation.referees(),
     )
     record = records.Record(
         key=records.key_of("predictions", protocol.model_dump(), sha),
@@ -97,7 +97,13 @@ def evaluate_predictions(
 
 
 def checked(
-    rows: Sequence[Any], *, images: Mapping[int, str] | None, of: str, keypoints: int, where: str
+    rows: Sequence[Any],
+    *,
+    images: Mapping[int, str] | None,
+    of: str,
+    keypoints: int,
+    where: str,
+    also: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A COCO keypoint result of any tool, with nothing left in its rows but COCO's four keys.
 
@@ -110,6 +116,7 @@ def checked(
         of: what the images are called in messages.
         keypoints: how many a person has.
         where: how messages start.
+        also: further keys that rows keep.
 
     Returns:
         The rows in their order, and notes on what was changed or looks unusual.
@@ -132,7 +139,8 @@ def checked(
         whole = isinstance(points, list | tuple) and len(points) == 3 * keypoints
         if not whole or not all(map(_is_finite, [*points, confidence])):
             raise DataError(f"{here}: expected {3 * keypoints} finite numbers as keypoints, and a finite score")
-        kept.append({"image_id": image_id, "category_id": PERSON, "keypoints": list(points), "score": confidence})
+        told = {"image_id": image_id, "category_id": PERSON, "keypoints": list(points), "score": confidence}
+        kept.append(told | {key: row[key] for key in also if key in row})
     notes = _resolve_images(kept, images, of, where)
     for key in ("bbox", "segmentation"):
         if count := sum(key in row for row in rows):
@@ -234,8 +242,8 @@ def in_original_coordinates(
     dataset: Dataset, results: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Truth and results in the coordinates of the original photographs, also for a degraded copy."""
-    truth = json.loads(dataset.annotation_file.read_bytes())
-    if "lrbench" not in truth:
+    truth = dataset.truth()
+    if not dataset.source:
         return truth, results
     from lrbench.datasets.degraded import original_annotations, original_results
 

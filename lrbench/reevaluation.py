@@ -38,7 +38,9 @@ def score_again(results: Path, data: str, split: str, *, progress: Progress = si
         DataError: none is of this data, predictions are missing, or a metric has another value than it had.
     """
     dataset = open_dataset(data, split, need_images=False, progress=progress)
-    found = [r for r in records.read_records(results) if (r.protocol.dataset, r.protocol.split) == (dataset.name, split)]
+    found = [
+        r for r in records.read_records(results) if (r.protocol.dataset, r.protocol.split) == (dataset.name, split)
+    ]
     known = [r for r in found if r.status == "done" and r.protocol.data_hash == dataset.hash]
     if not known:
         other = f"; {len(found)} are of other data of this name" if found else ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 
-from lrbench.method import load_method
+from lrbench import published
+from lrbench.method import load_method, setting_names
 from lrbench.published import entries, find
+from lrbench.report.reported import tables
 
 ABLATIONS = {
     "cal/3": [{"mask": "fixed", "fixed_mask": "disc"}, {"mask": "mgm"}],
@@ -34,6 +37,41 @@ def test_rows_on_other_systems_are_reported_only():
         assert rows[label].reason.startswith("reported only")
     assert rows["CAL"].method == "cal"
     assert rows["IPR"].settings == {"form": "ipr"}
+
+
+def test_what_a_note_states_is_a_setting():
+    rows = [row for row in entries("srpose/coco-val-top-down") if row.method]
+    assert {(row.reported.method, row.settings.get("step")) for row in rows} >= {
+        ("SR head", None), ("SR head", "none"), ("SRPose", None), ("SRPose", "none"),
+    }  # fmt: skip
+    assert all(("step" in row.settings) == ("without quarter-pixel" in row.reported.note) for row in rows)
+    labels = {row.method for row in entries("simcc/coco-val") if "step" in row.settings}
+    assert labels == {"hrnet", "simplebaseline"}  # SimCC has no such step to leave out
+
+
+def test_every_row_is_measured_or_says_why_not(monkeypatch):
+    monkeypatch.setattr(published, "ours", cache(published.ours))  # the same for all of them
+    for table in tables():
+        for row in entries(table.name):
+            assert bool(row.method) != bool(row.reason)
+            assert not row.method or row.settings.keys() <= set(setting_names(row.method))
+
+
+def test_other_systems_are_reported_only():
+    reasons = {row.reason for row in entries("srpose/coco-val-bottom-up")}
+    assert reasons == {"reported only: a bottom-up system, and every method here is top-down"}
+    *others, ensemble = entries("baselines/darkpose-readme/results-on-coco-test-dev2017")
+    assert ensemble.reason == "reported only: an ensemble of networks"
+    assert all(row.method for row in others)
+
+
+def test_one_name_of_two_methods_is_that_of_the_backbone(monkeypatch):
+    both = [("simplebaseline", {}), ("hrnet", {})]
+    monkeypatch.setattr(published, "ours", lambda: {"simple head": both})
+    rows = [row for row in entries("srpose/coco-val-top-down") if row.reported.method == "Simple head"]
+    assert {(row.backbone, row.method) for row in rows if row.method} == {
+        ("resnet50", "simplebaseline"), ("hrnet_w32", "hrnet"),
+    }  # fmt: skip
 
 
 def test_methods_and_sizes_choose_among_rows():
@@ -76,7 +114,7 @@ def test_compare_runs_a_published_table(cli, tiny_data):
 def test_compare_wants_methods_or_a_table(cli):
     result = cli("compare")
     assert result.exit_code == 2
-    assert result.stderr.startswith("lrbench: compare needs at least one METHOD, or --table NAME")
+    assert result.stderr.startswith("lrbench: compare needs at least one METHOD")
     result = cli("compare", "--table", "cal/88")
     assert result.exit_code == 2
     assert "unknown table 'cal/88'; did you mean cal/8" in result.stderr

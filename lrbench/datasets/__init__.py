@@ -1,22 +1,43 @@
-"""Datasets by name: ``synth`` (embedded), ``coco`` (a full download), or a folder in COCO layout."""
+"""Datasets by name: ``synth`` (embedded), ``coco`` (a full download), or a folder.
+
+What lies in a folder tells its layout: COCO, MPII, CrowdPose, or LSP-extended, see `LAYOUTS`.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import platformdirs
 
-from lrbench.datasets.coco import Dataset, read
+from lrbench.datasets import coco, crowdpose, lspet, mpii
+from lrbench.datasets.coco import Dataset, Rules
 from lrbench.datasets.images import DataError
-from lrbench.structures import COCO as COCO_KEYPOINTS
 from lrbench.structures import Skeleton
 
 if TYPE_CHECKING:
     from lrbench.inference import Progress
 
 SYNTH, COCO = "synth", "coco"
+
+
+class Layout(Protocol):
+    """What a module of `LAYOUTS` has."""
+
+    @property
+    def RULES(self) -> Rules:
+        """What is a sample, and how it is scored."""
+
+    def found(self, root: Path) -> bool:
+        """Whether a folder is in this layout, told by the names of its files."""
+
+    def read(self, root: Path, split: str, *, name: str | None, need_images: bool) -> Dataset:
+        """One split."""
+
+
+LAYOUTS: tuple[Layout, ...] = (lspet, coco, mpii, crowdpose)
+"""The first that fits a folder reads it."""
 
 
 def cache_folder() -> Path:
@@ -57,13 +78,22 @@ def folder_of(data: str, *, workers: int | None = None, progress: Progress | Non
         data = given
     root = Path(data)
     if not root.is_dir():
-        raise DataError(f"--data {data}: not a folder; expected synth, coco or a folder in COCO layout")
+        raise DataError(
+            f"--data {data}: not a folder; expected synth, coco or a folder in the layout of COCO, MPII or CrowdPose"
+        )
     return root.resolve().name, root
+
+
+def layout_of(data: str) -> Layout:
+    """The layout of a dataset: COCO's for names, and for folders that fit none: reading them says what is missing."""
+    if data in (SYNTH, COCO):
+        return coco
+    return next((layout for layout in LAYOUTS if layout.found(Path(data))), coco)
 
 
 def skeleton_of(data: str) -> Skeleton:
     """Which keypoints a dataset labels, told by the layout of its folder; nothing is read or made."""
-    return COCO_KEYPOINTS
+    return layout_of(data).RULES.skeleton
 
 
 def open_dataset(data: str, split: str, *, need_images: bool = True, progress: Progress | None = None) -> Dataset:
@@ -73,4 +103,4 @@ def open_dataset(data: str, split: str, *, need_images: bool = True, progress: P
         DataError: anything missing, unreadable or contradictory.
     """
     name, root = folder_of(data, progress=progress)
-    return read(root, split, name=name, need_images=need_images)
+    return layout_of(data).read(root, split, name=name, need_images=need_images)

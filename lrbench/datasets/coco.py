@@ -1,5 +1,8 @@
 """COCO-layout folders: annotations and detections -> flat arrays.
 
+Other layouts (`lrbench.datasets.mpii`, `lrbench.datasets.crowdpose`, `lrbench.datasets.lspet`) say how their files are
+read as COCO annotations, and by which `Rules`; all that follows is here (`assemble`).
+
 Sources: cocodataset.org (format), and the published top-down loaders (HRNet, DARK, UDP) for what is a sample.
 """
 
@@ -7,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +25,51 @@ from lrbench.structures import COCO, Images, Persons, Skeleton
 PERSON = 1
 """COCO's category id of persons."""
 
+Json = dict[str, Any]
+
+Metric = Literal["oks", "pckh", "pck"]
+"""What predictions are scored by: AP over object keypoint similarity, PCKh (MPII), or PCK (LSP, which has no areas)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """In what datasets differ once their files are read as COCO annotations.
+
+    Attributes:
+        skeleton: which keypoints are labelled.
+        metric: what predictions are scored by.
+        clipped: boxes are cut at the border of the picture, as the released COCO loaders do.
+        inside: labelled keypoints lie in the picture; a file where one does not is of other pictures.
+    """
+
+    skeleton: Skeleton = COCO
+    metric: Metric = "oks"
+    clipped: bool = True
+    inside: bool = True
+
+
+RULES = Rules()
+
+UNLABELLED = "image_info_"
+"""How COCO calls files that list pictures without annotations, test-dev's among them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a COCO-layout folder.
+    """One split of a dataset.
 
     Attributes:
         name: what tables call it: ``synth``, or the name of the folder.
         split: as asked for, for example ``val``.
-        annotation_file: the JSON that was read; pycocotools scores against the same file.
+        annotation_file: the file that was read.
         images: every picture of the split.
         persons: labelled persons, the samples of training and of scoring with annotated boxes.
         dropped: how many annotations the published sample rule leaves out, by reason.
+        truth: reads what predictions are scored against: COCO annotations, with ``area`` of every person, and for PCKh
+            ``head_box``; DataError where the files do not tell.
+        rules: see `Rules`.
+        source: the note `lrbench degrade` left in the file (preset, level, scale ...), or nothing.
+        further_files: others that decide what `truth` gives.
     """
 
     name: str
@@ -42,11 +78,22 @@ class Dataset:
     images: Images
     persons: Persons
     dropped: Mapping[str, int]
+    truth: Callable[[], Json]
+    rules: Rules = RULES
+    source: Mapping[str, Any] = field(default_factory=dict)
+    further_files: tuple[Path, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """What predictions are scored by."""
+        return self.rules.metric
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the annotation file and over the name and length of every picture."""
+        """sha256 over the files that were read and over the name and length of every picture."""
         digest = hashlib.sha256(self.annotation_file.read_bytes())
+        for path in self.further_files:
+            digest.update(path.read_bytes())
         for path in self.images.path:
             digest.update(
                 f"{path.name} {path.stat().st_size}\n".encode() if path.exists() else f"{path.name} -\n".encode()
@@ -71,10 +118,10 @@ class Dataset:
             raise ValueError(f"person {person}: no labelled person of this id in {self.name}/{self.split}")
         return int(found[0])
 
-    @cached_property
-    def source(self) -> dict[str, Any]:
-        """The note `lrbench degrade` left in the file (preset, level, scale ...), or nothing."""
-        return dict(_load(self.annotation_file).get("lrbench", {}))
+
+def found(root: Path) -> bool:
+    """Whether a folder is in this layout."""
+    return any(any(root.glob(f"annotations/{kind}*.json")) for kind in ("person_keypoints_", UNLABELLED))
 
 
 def find_annotations(root: Path, split: str) -> Path:
@@ -85,13 +132,20 @@ def find_annotations(root: Path, split: str) -> Path:
     """
     if not root.is_dir():
         raise DataError(f"data folder {root}: not a folder; give --data synth, coco or a folder in COCO layout")
-    for name in (split, f"{split}2017"):
-        path = root / "annotations" / f"person_keypoints_{name}.json"
-        if path.is_file():
-            return path
-    found = sorted(p.stem.removeprefix("person_keypoints_") for p in root.glob("annotations/person_keypoints_*.json"))
-    hint = f"splits found: {', '.join(found)}" if found else "expected annotations/person_keypoints_<split>.json"
-    raise DataError(f"data folder {root}: no annotations of split {split!r}; {hint}")
+    for kind in ("person_keypoints_", UNLABELLED):
+        for name in (split, f"{split}2017"):
+            path = root / "annotations" / f"{kind}{name}.json"
+            if path.is_file():
+                return path
+    splits = [p.stem.removeprefix("person_keypoints_") for p in root.glob("annotations/person_keypoints_*.json")]
+    layouts = "annotations/person_keypoints_<split>.json, or annot/<split>.json (MPII), or json/crowdpose_<split>.json"
+    raise no_annotations(root, split, splits, expected=layouts)
+
+
+def no_annotations(root: Path, split: str, splits: Sequence[str], *, expected: str) -> DataError:
+    """The error of a split that is not there: what is, or else where its annotations would lie."""
+    hint = f"splits found: {', '.join(sorted(splits))}" if splits else f"expected {expected}"
+    return DataError(f"data folder {root}: no annotations of split {split!r}; {hint}")
 
 
 def find_images(root: Path, split: str) -> Path:
@@ -100,9 +154,11 @@ def find_images(root: Path, split: str) -> Path:
     Raises:
         DataError: none of them exists.
     """
-    candidates = [
-        root / folder for name in (split, f"{split}2017") for folder in (f"images/{name}", f"{name}/images", name)
-    ] + [root / "images"]
+    # test-dev is half of the test pictures, and lies among them
+    names = (split, f"{split}2017", *(("test", "test2017") if split.startswith("test-dev") else ()))
+    candidates = [root / folder for name in names for folder in (f"images/{name}", f"{name}/images", name)] + [
+        root / "images"
+    ]
     for folder in candidates:
         if folder.is_dir():
             return folder
@@ -123,16 +179,52 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
         DataError: anything missing, unreadable or contradictory, with the id it concerns.
     """
     path = find_annotations(root, split)
-    data = _load(path)
-    records = _list(data, "images", path)
+    unlabelled = path.name.startswith(UNLABELLED)
+    truth = partial(_no_truth, path) if unlabelled else None
+    return assemble(root, split, name, path, partial(load, path), RULES, need_images=need_images, truth=truth)
+
+
+def _no_truth(path: Path) -> Json:
+    raise DataError(f"{path}: lists pictures without annotations, so nothing can be scored; use --export-testdev")
+
+
+def assemble(
+    root: Path,
+    split: str,
+    name: str | None,
+    path: Path,
+    annotations: Callable[[], Json],
+    rules: Rules,
+    *,
+    need_images: bool,
+    pictures: str | None = None,
+    truth: Callable[[], Json] | None = None,
+    further_files: tuple[Path, ...] = (),
+) -> Dataset:
+    """Make a dataset of COCO annotations, whatever they were read from.
+
+    Args:
+        root, split, name, need_images: see `read`.
+        path: the file they come from, for messages and the hash.
+        annotations: reads them.
+        rules: see `Rules`.
+        pictures: split in whose folder they lie, where that is another one.
+        truth: reads what is scored against, where that differs.
+        further_files: see `Dataset`.
+
+    Raises:
+        DataError: see `read`.
+    """
+    data = annotations()
+    records = listed(data, "images", path)
     try:
-        folder = find_images(root, split)
+        folder = find_images(root, pictures or split)
     except DataError:
         if need_images:
             raise
         folder = root
     images = _images(records, folder, path)
-    if not any(category.get("id") == PERSON for category in _list(data, "categories", path)):
+    if not any(category.get("id") == PERSON for category in listed(data, "categories", path)):
         raise DataError(f"{path}: 'categories' has no id {PERSON} (person), which pycocotools needs")
     if need_images:
         present = {p.name for p in folder.iterdir()}
@@ -143,10 +235,27 @@ def read(root: Path, split: str, *, name: str | None = None, need_images: bool =
                 f"data folder {root}: {len(missing)} of {len(images.path)} pictures of split {split!r} are missing "
                 f"from {folder}, the first is {missing[0]}"
             )
+    source = data.get("lrbench")
+    source = source if isinstance(source, dict) else {}
     # a copy of crops keeps keypoints that its crops cut off, at their true places
-    cropped = isinstance(data.get("lrbench"), dict) and data["lrbench"].get("level") == "crop"
-    persons, dropped = _persons(_list(data, "annotations", path), images, path, COCO, may_lie_outside=cropped)
-    return Dataset(name or root.resolve().name, split, path, images, persons, dropped)
+    if source.get("level") == "crop":
+        rules = replace(rules, inside=False)
+    if path.name.startswith(UNLABELLED):
+        persons, dropped = _nobody(rules.skeleton), dict[str, int]()
+    else:
+        persons, dropped = _persons(listed(data, "annotations", path), images, path, rules)
+    return Dataset(
+        name=name or root.resolve().name,
+        split=split,
+        annotation_file=path,
+        images=images,
+        persons=persons,
+        dropped=dropped,
+        truth=truth or annotations,
+        rules=rules,
+        source=source,
+        further_files=further_files,
+    )
 
 
 def read_detections(path: Path, images: Images, skeleton: Skeleton = COCO) -> Persons:
@@ -158,7 +267,7 @@ def read_detections(path: Path, images: Images, skeleton: Skeleton = COCO) -> Pe
     Raises:
         DataError: not such a file, an unknown picture, or a box without extent.
     """
-    rows = _load(path, expected=list)
+    rows = load(path, expected=list)
     index = {int(i): row for row, i in enumerate(images.id)}
     kept: list[tuple[int, int, list[float], float]] = []
     for number, row in enumerate(rows):
@@ -202,7 +311,12 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
     return (x1, y1, x2 - x1 + 1, y2 - y1 + 1) if x2 >= x1 and y2 >= y1 else None
 
 
-def _load(path: Path, expected: type = dict) -> Any:
+def load(path: Path, expected: type = dict) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: unreadable, no JSON, or not of the expected type.
+    """
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
@@ -210,19 +324,35 @@ def _load(path: Path, expected: type = dict) -> Any:
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(data, expected):
-        kind = "an object with images and annotations" if expected is dict else "a list of results"
-        raise DataError(f"{path}: not COCO: expected {kind}, found {type(data).__name__}")
+        kind = "not COCO: expected an object with images and annotations" if expected is dict else "expected a list"
+        raise DataError(f"{path}: {kind}, found {type(data).__name__}")
     return data
 
 
-def _list(data: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+def listed(data: Mapping[str, Any], key: str, path: Path) -> list[Json]:
+    """The list of objects under a key of COCO annotations.
+
+    Raises:
+        DataError: there is none.
+    """
     value = data.get(key)
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
         raise DataError(f"{path}: not COCO keypoints: expected a list of objects under {key!r}")
     return value
 
 
-def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
+def picture_in(folder: Path, name: str, where: str) -> Path:
+    """Path of a picture that an annotation file names.
+
+    Raises:
+        DataError: it is not below the folder.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"{where}: file_name {name!r} leaves the data folder; refused")
+    return folder / name
+
+
+def _images(records: list[Json], folder: Path, path: Path) -> Images:
     ids, sizes, files = [], [], []
     for record in records:
         try:
@@ -231,10 +361,7 @@ def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
             name = str(record["file_name"])
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{path}: image {record.get('id')}: expected id, file_name, height and width") from None
-        file = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{path}: image {ids[-1]}: file_name {name!r} leaves the data folder; refused")
-        files.append(file)
+        files.append(picture_in(folder, name, f"{path}: image {ids[-1]}"))
     if not ids:
         raise DataError(f"{path}: lists no images")
     if len(set(ids)) != len(ids):
@@ -243,9 +370,7 @@ def _images(records: list[dict[str, Any]], folder: Path, path: Path) -> Images:
     return Images(np.array(ids, np.int64), np.array(sizes, np.int32), tuple(files))
 
 
-def _persons(
-    annotations: list[dict[str, Any]], images: Images, path: Path, skeleton: Skeleton, *, may_lie_outside: bool
-) -> tuple[Persons, dict[str, int]]:
+def _persons(annotations: list[Json], images: Images, path: Path, rules: Rules) -> tuple[Persons, dict[str, int]]:
     index = {int(i): row for row, i in enumerate(images.id)}
     dropped = dict.fromkeys(("other category", "crowd", "no labelled keypoint", "area 0", "box outside the image"), 0)
     rows: list[tuple[int, int, tuple[float, ...], NDArray[np.float64]]] = []
@@ -268,21 +393,21 @@ def _persons(
         elif crowd:
             reason = "crowd"
         else:
-            keypoints = _keypoints(annotation, where, skeleton)
+            keypoints = keypoints_of(annotation, where, rules.skeleton)
             height, width = images.size[row]
             if not keypoints[:, 2].any():
                 reason = "no labelled keypoint"
             else:
                 box, area = _box(annotation, where)
-                if not may_lie_outside:
-                    _check_inside(keypoints, int(width), int(height), where, skeleton)
-                clipped = clip_box(box, int(width), int(height))
+                if rules.inside:
+                    _check_inside(keypoints, int(width), int(height), where, rules.skeleton)
+                kept = clip_box(box, int(width), int(height)) if rules.clipped else (*box,)
                 if area <= 0:
                     reason = "area 0"
-                elif clipped is None:
+                elif kept is None:
                     reason = "box outside the image"
                 else:
-                    rows.append((number, row, clipped, keypoints))
+                    rows.append((number, row, kept, keypoints))
         if reason:
             dropped[reason] += 1
     if not rows:
@@ -299,12 +424,28 @@ def _persons(
         keypoints=np.where(visible[:, :, None] > 0, keypoints[:, :, :2], 0.0),
         visible=visible,
         annotated=True,
-        skeleton=skeleton,
+        skeleton=rules.skeleton,
     )
     return persons, {reason: count for reason, count in dropped.items() if count}
 
 
-def _keypoints(annotation: Mapping[str, Any], where: str, skeleton: Skeleton) -> NDArray[np.float64]:
+def _nobody(skeleton: Skeleton) -> Persons:
+    k, none = len(skeleton), np.zeros(0, np.int64)
+    xy, flags = np.zeros((0, k, 2)), np.zeros((0, k), np.int8)
+    return Persons(none, none, np.zeros((0, 4)), np.zeros(0), xy, flags, annotated=True, skeleton=skeleton)
+
+
+def keypoints_of(annotation: Mapping[str, Any], where: str, skeleton: Skeleton) -> NDArray[np.float64]:
+    """Keypoints (K, 3) of an annotation: x, y, flag; zeros where it has none.
+
+    Args:
+        annotation: COCO's.
+        where: how messages start.
+        skeleton: of the keypoints.
+
+    Raises:
+        DataError: not such numbers.
+    """
     value = annotation.get("keypoints", [0] * (3 * len(skeleton)))
     try:
         keypoints = np.asarray(value, np.float64).reshape(len(skeleton), 3)

@@ -368,6 +368,9 @@ def _changed_numbers(preset: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}={v}" for k, v in known.items() if json.dumps(v) != json.dumps(own[k]))
 
 
+POINTS = ("tiled", "False")
+"""A setting of decoders that records gained later, and its value in those that lack it."""
+
 USUAL_NMS = Protocol.model_fields["oks_nms"].default
 
 
@@ -390,7 +393,8 @@ def _settings(record: Record) -> dict[str, str]:
     """Every number of method, decoder and recipe that may follow the size, nested ones by their path."""
     call = _flat(record.call.settings)
     # the decoder repeats settings of the method
-    decoder = {name: v for name, v in _flat(record.protocol.decoder).items() if name.rpartition(".")[2] not in call}
+    told = {name: v for name, v in _flat(record.protocol.decoder).items() if (name.rpartition(".")[2], v) != POINTS}
+    decoder = {name: v for name, v in told.items() if name.rpartition(".")[2] not in call}
     recipe = {**_flat(record.training.numbers), "batch": str(record.training.batch)} if record.training else {}
     return {**decoder, **recipe, "align": record.protocol.align, **call}
 

@@ -1,7 +1,8 @@
-"""Figures from records: AP over resolution, over the severity of a degradation, over person height, and per keypoint.
+"""Figures from records: AP over resolution, severities and cost, by person height, per keypoint, and its errors.
 
 What one line joins and what its label says: `lrbench.report.lines`. What all lines of a figure share stands below its
-title. Measured is solid and filled, reported is dashed and hollow.
+title. Measured is solid and filled, reported is dashed and hollow. Thin whiskers with caps are the spread over seeds,
+wide pale bars are 95 % intervals over images: two sources of error, drawn in two ways.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrbench.corruptions.corruption import SEVERITIES
 from lrbench.geometry import Size
-from lrbench.records import Record, newest, read_records
+from lrbench.records import HeightBin, Record, newest, read_records
+from lrbench.report.frontier import Point, front
 from lrbench.report.lines import (
     COPY_HEIGHT,
     COPY_SEVERITY,
@@ -52,9 +58,20 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 """Nine markers to seven colours, so that pairs repeat only after 63 lines."""
 
+ERROR_COLOURS = {
+    "good": "#009E73",
+    "jitter": "#56B4E9",
+    "inversion": "#E69F00",
+    "swap": "#CC79A7",
+    "miss": "#D55E00",
+}
+"""Kinds of `lrbench.records.Diagnosis.errors`, from harmless to bad."""
+
+INTERVALS = "wide bars: 95 % intervals over images"
+
 DPI = 150
 
-K = TypeVar("K", int, tuple[Any, ...])
+K = TypeVar("K", int, "Scene", tuple[Any, ...])
 
 LineStyle = Literal["-", "--", "none"]
 """Measured, reported, and points that no line joins."""
@@ -74,20 +91,77 @@ def no_labels(method: str) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that records are enough for.
+
+    Attributes:
+        kind: what it shows, the first words of its name.
+        name: of its files, without suffix.
+        lines: how many it compares.
+        draw: makes it.
+    """
+
+    kind: str
+    name: str
+    lines: int
+    draw: Callable[[], Figure]
+
+
+class Scene(NamedTuple):
+    """What was scored, as far as it decides which numbers stand in one figure.
+
+    Attributes:
+        dataset: name of the data.
+        split: scored split.
+        boxes: ``gt`` or the name of a detection file.
+        flip: with the flip test.
+        pixels: preset that cut the crops and its severity; empty for plain crops.
+        upscaled: behind an upscaler.
+        machine: that ran it, where that matters.
+    """
+
+    dataset: str
+    split: str
+    boxes: str
+    flip: bool
+    pixels: str
+    upscaled: bool
+    machine: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Whatever is not as usual, for file names."""
+        unusual = [
+            "" if self.split == "val" else self.split,
+            "" if self.boxes == "gt" else self.boxes,
+            "" if self.flip else "no-flip",
+            self.pixels,
+            "upscaled" if self.upscaled else "",
+            self.machine,
+        ]
+        return "".join(f"_{_slug(word)}" for word in unusual if word)
+
+
 def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequence[str]] = no_labels) -> list[Path]:
     """Draw figures from all records below a folder, as PNG and SVG.
 
-    ``ap_over_resolution_<dataset>`` has AP over the height of the crop, mean over seeds with whiskers from the worst
-    to the best, and what is reported for the same methods. ``per_keypoint_<dataset>_<HxW>`` has AP with one
-    keypoint's OKS alone.
+    Where crops were not cut plainly, or data not scored plainly (another split, boxes of a detector, no flip test), a
+    name ends in what was done instead. ``<HxW>`` is the crop.
 
-    ``ap_over_severity_<dataset>_<HxW>_<preset>`` has AP over the severity of the preset that cut the crops, where
-    there are two for one line. Likewise on copies that `lrbench degrade` made of the same data, named by the beginning
-    of the hash of its annotation file: ``ap_over_severity_copies-<hash>_<split>_<amount>_<HxW>_<preset>`` over the
-    severity of theirs, and ``ap_over_person_height_copies-<hash>_<split>_<preset>_<HxW>`` over the height of the
-    persons.
+    * ``ap_over_resolution_<dataset>``: AP over the height of the crop, mean over seeds with whiskers from the worst to
+      the best, and what is reported for the same methods.
+    * ``per_keypoint_<dataset>_<HxW>``: AP with one keypoint's OKS alone.
+    * ``ap_over_macs_<dataset>_<HxW>`` and ``ap_over_latency_<dataset>_<HxW>_<device>``: AP over cost, with the Pareto
+      front.
+    * ``ap_by_person_height_<dataset>_<HxW>`` and ``errors_<dataset>_<HxW>``: of records with a diagnosis.
+    * ``ap_over_severity_<dataset>_<HxW>_<preset>``: AP over the severity of the preset that cut the crops, where there
+      are two for one line.
+    * On copies that `lrbench degrade` made of the same data, named by the beginning of the hash of its annotation file:
+      ``ap_over_severity_copies-<hash>_<split>_<amount>_<HxW>_<preset>`` over the severity of theirs, and
+      ``ap_over_person_height_copies-<hash>_<split>_<preset>_<HxW>`` over the height of the persons.
 
-    Records without AP, or without keypoint AP, are left out of the figure concerned; superseded ones of all.
+    Records without what a figure shows are left out of it; superseded ones of all.
 
     Args:
         results: folder of records.
@@ -105,22 +179,109 @@ def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequ
     if not records:
         raise ValueError(f"results folder {results}: no records; make some with lrbench eval or lrbench compare")
     out = results / "figures" if out is None else out
-    written = []
-    done = [record for record in records if record.status == "done"]
-    scored = [record for record in done if record.metrics.ap is not None and record.call.res]
-    for dataset in sorted({record.protocol.dataset for record in done}):
-        mine = [record for record in done if record.protocol.dataset == dataset]
-        if sized := [record for record in scored if record.protocol.dataset == dataset]:
-            written += _save(_over_resolution(lines_of(sized), labels), out, f"ap_over_resolution_{_slug(dataset)}")
-        detailed = [record for record in mine if any(ap is not None for ap in record.keypoint_ap.values())]
-        for res in sorted({record.call.res for record in detailed}, key=_by_size):
-            lines = lines_of(record for record in detailed if record.call.res == res)
-            written += _save(_per_keypoint(lines), out, f"per_keypoint_{_slug(dataset)}_{res or 'any'}")
-    for name, figure in (*_crop_severities(scored), *_copy_severities(scored), *_heights(scored)):
-        written += _save(figure, out, name)
+    written = [path for drawing in drawings(records, labels) for path in _save(drawing.draw(), out, drawing.name)]
     if not written:
         raise ValueError(f"results folder {results}: {len(records)} records, none with an AP to draw")
     return written
+
+
+def drawings(records: Iterable[Record], labels: Callable[[str], Sequence[str]] = no_labels) -> list[Drawing]:
+    """All figures that records are enough for; nothing is drawn before it is asked for.
+
+    Args:
+        records: the newest of each key.
+        labels: as in `plot`.
+    """
+    done = [record for record in records if record.status == "done"]
+    scored = [record for record in done if record.metrics.ap is not None and record.call.res]
+    found: list[Drawing] = []
+    for dataset in sorted({record.protocol.dataset for record in done}):
+        found += _resolutions([record for record in scored if record.protocol.dataset == dataset], labels)
+        found += _details([record for record in done if record.protocol.dataset == dataset])
+    return [*found, *_crop_severities(scored), *_copy_severities(scored), *_heights(scored)]
+
+
+def _resolutions(records: Sequence[Record], labels: Callable[[str], Sequence[str]]) -> Iterator[Drawing]:
+    """Figures over resolution on one dataset: of scenes with several sizes, or else of the first."""
+    scenes = _grouped(records, _scene)
+    several = [scene for scene, own in scenes.items() if len({record.call.res for record in own}) > 1]
+    for scene in several or list(scenes)[:1]:
+        lines, kind = lines_of(scenes[scene]), "ap_over_resolution"
+        yield Drawing(
+            kind, f"{kind}_{_slug(scene.dataset)}{scene.suffix}", len(lines), partial(_over_resolution, lines, labels)
+        )
+
+
+def _details(records: Sequence[Record]) -> Iterator[Drawing]:
+    """Figures of one scene and size."""
+    for kind, has, where, draw in (
+        ("per_keypoint", _has_keypoints, _scene, _per_keypoint),
+        ("ap_over_macs", _has_macs, _scene_of_costs, _over_macs),
+        ("ap_over_latency", _has_latency, _scene_of_latencies, _over_latency),
+        ("ap_by_person_height", _has_heights, _scene, _by_height),
+        ("errors", _has_errors, _scene, _error_bars),
+    ):
+        for (scene, *_), own in _grouped(filter(has, records), partial(_place, where)).items():
+            lines, res = lines_of(own), own[0].call.res or "any"
+            yield Drawing(kind, f"{kind}_{_slug(scene.dataset)}_{res}{scene.suffix}", len(lines), partial(draw, lines))
+
+
+def _place(where: Callable[[Record], Scene], record: Record) -> tuple[Scene, int, int]:
+    """Scene and size of a record, in the order of figures."""
+    return (where(record), *_by_size(record.call.res))
+
+
+def _scene(record: Record) -> Scene:
+    protocol, (preset, severity) = record.protocol, crop_preset(record)
+    pixels = "" if preset in PLAIN_CROPS else f"{preset} severity {severity}" if severity else preset
+    upscaled = record.call.sr not in ("", "none")
+    return Scene(protocol.dataset, protocol.split, protocol.boxes, protocol.flip, pixels, upscaled)
+
+
+def _scene_of_costs(record: Record) -> Scene:
+    """An upscaler is one more way to spend multiply-adds on the same pixels."""
+    return _scene(record)._replace(upscaled=False)
+
+
+def _scene_of_latencies(record: Record) -> Scene:
+    """Of two machines no latency says anything about the other's."""
+    return _scene_of_costs(record)._replace(machine=_machine(record))
+
+
+def _machine(record: Record) -> str:
+    """What a latency depends on besides the method."""
+    own = record.provenance
+    threads = f"{own.threads} thread{'' if own.threads == 1 else 's'}"
+    return ", ".join([own.device, *([threads] if own.device.startswith("cpu") else []), own.precision])
+
+
+def _macs(record: Record) -> float | None:
+    """Multiply-adds of upscaler and network, 1e9."""
+    return None if record.cost.macs is None else (record.cost.macs + record.cost.macs_sr) / 1e9
+
+
+def _latency(record: Record) -> float | None:
+    return record.cost.latency_ms
+
+
+def _has_keypoints(record: Record) -> bool:
+    return any(ap is not None for ap in record.keypoint_ap.values())
+
+
+def _has_macs(record: Record) -> bool:
+    return record.metrics.ap is not None and bool(record.call.res) and bool(_macs(record))
+
+
+def _has_latency(record: Record) -> bool:
+    return record.metrics.ap is not None and bool(record.call.res) and bool(_latency(record))
+
+
+def _has_heights(record: Record) -> bool:
+    return record.diagnosis is not None and any(own.ap is not None for own in record.diagnosis.heights)
+
+
+def _has_errors(record: Record) -> bool:
+    return record.diagnosis is not None and bool(record.diagnosis.errors)
 
 
 def _over_resolution(lines: Sequence[Line], labels: Callable[[str], Sequence[str]]) -> Figure:
@@ -133,7 +294,7 @@ def _over_resolution(lines: Sequence[Line], labels: Callable[[str], Sequence[str
     for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
         points = line.points(size_of)
         aside = _aside(number, len(lines))
-        _draw_means(axes, [s.height * aside for s in points], _aps(points.values()), colour, marker, "-")
+        _draw_points(axes, {size.height * aside: own for size, own in points.items()}, colour, marker, "-")
         handles.append(_handle(name, colour, marker, "-"))
         for series in (s for s in reported if s.line is line):
             values = [100 * row.ap for row in series.rows if row.ap is not None]
@@ -146,33 +307,35 @@ def _over_resolution(lines: Sequence[Line], labels: Callable[[str], Sequence[str
     title = f"AP over resolution, measured on {_data(lines)}"
     if reported:
         shared = [*shared, "dashed and hollow: reported by papers, not measured here"]
-    _finish(figure, axes, title, shared, _repeats(lines, size_of), handles)
+    _finish(figure, axes, title, [*shared, *_intervals(lines)], _repeats(lines, size_of), handles)
     return figure
 
 
-def _crop_severities(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
-    """Figures over the severity of the preset that cut the crops, and their names."""
+def _crop_severities(records: Sequence[Record]) -> Iterator[Drawing]:
+    """Figures over the severity of the preset that cut the crops."""
     where = _grouped(records, lambda record: (record.protocol.dataset, record.call.res))
     for (dataset, res), here in where.items():
         for preset, lines in _swept(here, CROP_SEVERITY, crop_preset):
             title = f"AP over severity of {preset} at {res}, measured on {_data(lines)}"
-            figure = _over_severity(lines, CROP_SEVERITY, title, plain="plain crops")
-            yield f"ap_over_severity_{_slug(dataset)}_{res}_{_slug(preset)}", figure
+            draw = partial(_over_severity, lines, CROP_SEVERITY, title, plain="plain crops")
+            name = f"ap_over_severity_{_slug(dataset)}_{res}_{_slug(preset)}"
+            yield Drawing("ap_over_severity", name, len(lines), draw)
 
 
-def _copy_severities(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
-    """Figures over the severity of the preset that made the scored copies, and their names."""
+def _copy_severities(records: Sequence[Record]) -> Iterator[Drawing]:
+    """Figures over the severity of the preset that made the scored copies."""
     where = _grouped(_of_copies(records), lambda record: (*_source(record), copy_amount(record), record.call.res))
     for (source, split, amount, res), here in where.items():
         for preset, lines in _swept(here, COPY_SEVERITY, copy_preset):
             title = f"AP over severity of {preset}, {amount}, at {res}, measured on {_copies(lines)}"
             name = f"ap_over_severity_copies-{source}_{_slug(split)}_{_slug(amount)}_{res}_{_slug(preset)}"
             notes = [f"{_persons(here)} persons", _datasets(lines, COPY_SEVERITY)]
-            yield name, _over_severity(lines, COPY_SEVERITY, title, notes, plain="plain copies")
+            draw = partial(_over_severity, lines, COPY_SEVERITY, title, notes, plain="plain copies")
+            yield Drawing("ap_over_severity", name, len(lines), draw)
 
 
-def _heights(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
-    """Figures over the height of the persons in the scored copies, and their names."""
+def _heights(records: Sequence[Record]) -> Iterator[Drawing]:
+    """Figures over the height of the persons in the scored copies."""
     copies = [record for record in _of_copies(records) if copy_note(record)["level"] == "height"]
     where = _grouped(copies, lambda record: (*_source(record), copy_preset(record), record.call.res))
     for (source, split, (preset, severity), res), here in where.items():
@@ -181,7 +344,7 @@ def _heights(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
             words = f"{preset} severity {severity}" if severity else preset
             title = f"AP over person height at {res}, {words}, measured on {_copies(lines)}"
             name = f"ap_over_person_height_copies-{source}_{_slug(split)}_{_slug(words)}_{res}"
-            yield name, _over_height(lines, title)
+            yield Drawing("ap_over_person_height", name, len(lines), partial(_over_height, lines, title))
 
 
 def _swept(
@@ -204,9 +367,9 @@ def _over_severity(lines: Sequence[Line], sweep: Sweep, title: str, notes: Seque
         aside = (number - (len(lines) - 1) / 2) / (2 * max(8, len(lines)))
         points = line.points(sweep.place)
         swept = {place: records for place, records in points.items() if place != PLAIN}
-        _draw_means(axes, [place + aside for place in swept], _aps(swept.values()), colour, marker, "-")
+        _draw_points(axes, {place + aside: own for place, own in swept.items()}, colour, marker, "-")
         if PLAIN in points:
-            _draw_means(axes, [PLAIN + aside], _aps([points[PLAIN]]), colour, marker, "none", hollow=True)
+            _draw_points(axes, {PLAIN + aside: points[PLAIN]}, colour, marker, "none", hollow=True)
         handles.append(_handle(name, colour, marker, "-"))
     has_plain = any(PLAIN in line.points(sweep.place) for line in lines)
     ticks = {**({PLAIN: "plain"} if has_plain else {}), **{severity: str(severity) for severity in SEVERITIES}}
@@ -215,7 +378,9 @@ def _over_severity(lines: Sequence[Line], sweep: Sweep, title: str, notes: Seque
     axes.set_xlabel("severity, 1 (mild) to 5 (hard)")
     _ap_axis(axes)
     open_points = [f"open: {plain}, preset {' or '.join(PLAIN_CROPS)}"] if has_plain else []
-    _finish(figure, axes, title, [*shared, *notes, *open_points], _repeats(lines, sweep.place), handles)
+    _finish(
+        figure, axes, title, [*shared, *notes, *open_points, *_intervals(lines)], _repeats(lines, sweep.place), handles
+    )
     return figure
 
 
@@ -227,14 +392,13 @@ def _over_height(lines: Sequence[Line], title: str) -> Figure:
     for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
         points = line.points(copy_height)
         aside = _aside(number, len(lines))
-        _draw_means(axes, [height * aside for height in points], _aps(points.values()), colour, marker, "-")
+        _draw_points(axes, {height * aside: own for height, own in points.items()}, colour, marker, "-")
         handles.append(_handle(name, colour, marker, "-"))
     _height_axis(axes, [record for line in lines for record in line.records])
     _ap_axis(axes)
     left_out = "n persons scored: those who are not higher in the photograph are left out"
-    _finish(
-        figure, axes, title, [*shared, _datasets(lines, COPY_HEIGHT), left_out], _repeats(lines, copy_height), handles
-    )
+    shared = [*shared, _datasets(lines, COPY_HEIGHT), left_out, *_intervals(lines)]
+    _finish(figure, axes, title, shared, _repeats(lines, copy_height), handles)
     return figure
 
 
@@ -244,11 +408,10 @@ def _per_keypoint(lines: Sequence[Line]) -> Figure:
     figure = _figure(12, max(4.8, 1.4 + 0.42 * len(lines)))
     axes = figure.add_subplot()
     handles = []
-    step = 0.8 / len(lines)
     for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
         handles.append(_handle(name, colour, marker, "none"))
         for position, keypoint in enumerate(keypoints):
-            x = position + (number - (len(lines) - 1) / 2) * step
+            x = position + _beside(number, len(lines))
             found = [record.keypoint_ap.get(keypoint) for record in line.records]
             aps = [100 * ap for ap in found if ap is not None]
             if aps:
@@ -256,12 +419,10 @@ def _per_keypoint(lines: Sequence[Line]) -> Figure:
             else:
                 # an empty place would read as zero
                 axes.annotate("-", (x, 0), (0, 4), textcoords="offset points", color=colour, ha="center", size=15)
-    for position in range(0, len(keypoints), 2):
-        axes.axvspan(position - 0.5, position + 0.5, color="0.95", zorder=0)
-    words = [keypoint.replace("_", " ") for keypoint in keypoints]
-    axes.set_xticks(range(len(keypoints)), words, rotation=40, ha="right", rotation_mode="anchor")
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(keypoints) - 0.5)
+    _bands(axes, [keypoint.replace("_", " ") for keypoint in keypoints])
+    axes.tick_params(axis="x", rotation=40)
+    for text in axes.get_xticklabels():
+        text.set(ha="right", rotation_mode="anchor")
     axes.set_ylim(0, 100)
     axes.set_ylabel("AP with this keypoint's OKS alone (%)")
     axes.grid(axis="y", color="0.85")
@@ -272,6 +433,116 @@ def _per_keypoint(lines: Sequence[Line]) -> Figure:
         shared = [*shared, "-: not measured"]
     _finish(figure, axes, title, shared, _repeats(lines, lambda record: record.call.res), handles)
     return figure
+
+
+def _over_macs(lines: Sequence[Line]) -> Figure:
+    return _over_cost(lines, _macs, "GMACs", "of one crop, upscaler included")
+
+
+def _over_latency(lines: Sequence[Line]) -> Figure:
+    return _over_cost(lines, _latency, "latency", f"of one crop (ms), {_machine(lines[0].records[0])}")
+
+
+def _over_cost(lines: Sequence[Line], cost: Callable[[Record], float | None], word: str, details: str) -> Figure:
+    """AP over a cost; `word` names it, `details` say of what and in which unit."""
+    names, shared = line_labels(lines)
+    figure = _figure(10, max(4.8, 1.2 + 0.42 * len(lines)))
+    axes = figure.add_subplot()
+    handles, points = [], []
+    for line, name, (colour, marker) in zip(lines, names, _styles(lines), strict=True):
+        spent = statistics.fmean(value for record in line.records if (value := cost(record)) is not None)
+        _draw_points(axes, {spent: line.records}, colour, marker, "none")
+        handles.append(_handle(name, colour, marker, "none"))
+        points.append(Point(spent, statistics.fmean(record.metrics.ap or 0.0 for record in line.records)))
+    best = sorted(point for point, kept in zip(points, front(points), strict=True) if kept)
+    axes.step([point.cost for point in best], [100 * point.ap for point in best], "0.6", where="post", lw=1.2, zorder=1)
+    axes.set_xscale("log")
+    axes.set_xlim(min(points).cost / 1.25, max(points).cost * 1.25)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"{word} {details}")
+    _ap_axis(axes)
+    title = f"AP over {word} at {lines[0].records[0].call.res}, measured on {_data(lines)}"
+    shared = [*shared, "grey: Pareto front, to which nothing is cheaper and no worse", *_intervals(lines)]
+    _finish(figure, axes, title, shared, _repeats(lines, size_of), handles)
+    return figure
+
+
+def _by_height(lines: Sequence[Line]) -> Figure:
+    names, shared = line_labels(lines)
+    figure = _figure(10, max(4.8, 1.2 + 0.42 * len(lines)))
+    axes = figure.add_subplot()
+    handles = []
+    bins = height_bins(record for line in lines for record in line.records)
+    for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
+        own = height_bins(line.records)
+        places = {place + _beside(number, len(lines)): own.get(ends, []) for place, ends in enumerate(bins)}
+        found = {x: aps for x, members in places.items() if (aps := [100 * b.ap for b in members if b.ap is not None])}
+        _draw_intervals(axes, {x: [b.ci95 for b in members] for x, members in places.items()}, colour)
+        _draw_means(axes, list(found), list(found.values()), colour, marker, "none")
+        handles.append(_handle(name, colour, marker, "none"))
+    words = [f"{ends_in_words(*ends)}\nn={counted(own.persons for own in found)}" for ends, found in bins.items()]
+    _bands(axes, words)
+    axes.set_xlabel("height of the annotated box (px), n persons")
+    _ap_axis(axes)
+    res = lines[0].records[0].call.res
+    title = f"AP by person height{f' at {res}' if res else ''}, measured on {_data(lines)}"
+    if any(each.ci95 for found in bins.values() for each in found):
+        shared = [*shared, INTERVALS]
+    _finish(figure, axes, title, shared, _repeats(lines, lambda record: record.call.res), handles)
+    return figure
+
+
+def height_bins(records: Iterable[Record]) -> dict[tuple[float, float | None], list[HeightBin]]:
+    """Bins of person height of several records by their two ends, lowest first."""
+    found: dict[tuple[float, float | None], list[HeightBin]] = {}
+    for record in records:
+        for own in record.diagnosis.heights if record.diagnosis else ():
+            found.setdefault((own.low, own.high), []).append(own)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or math.inf)))
+
+
+def ends_in_words(low: float, high: float | None) -> str:
+    """Of a bin of person height, px: ``below 32``, ``32 to 64``, ``256 and more``."""
+    if high is None:
+        return f"{low:g} and more"
+    return f"{low:g} to {high:g}" if low else f"below {high:g}"
+
+
+def _error_bars(lines: Sequence[Line]) -> Figure:
+    names, shared = line_labels(lines)
+    figure = _figure(11, 1.6 + 0.42 * len(lines))
+    axes = figure.add_subplot()
+    means = [error_shares(line.records) for line in lines]
+    order = sorted(range(len(lines)), key=lambda number: means[number]["good"])
+    left = [0.0] * len(lines)
+    for kind, colour in ERROR_COLOURS.items():
+        widths = [100 * means[number][kind] for number in order]
+        axes.barh(range(len(lines)), widths, left=left, color=colour, height=0.75, label=kind)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_yticks(range(len(lines)), [textwrap.fill(names[number], 60) for number in order], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(lines) - 0.4)
+    axes.set_xlabel("labelled keypoints of matched persons (%)")
+    lost = [[r.diagnosis.undetected for r in lines[number].records if r.diagnosis] for number in order]
+    for place, shares in enumerate(lost):
+        told = [share for share in shares if share is not None]
+        words = f"{100 * statistics.fmean(told):.1f}" if told else "-"
+        axes.annotate(words, (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=8)
+    res = lines[0].records[0].call.res
+    title = f"Errors of keypoints{f' at {res}' if res else ''}, measured on {_data(lines)}"
+    shared = [*shared, "right of the bars: persons that no prediction was matched with (%)"]
+    handles = [Patch(color=colour, label=kind) for kind, colour in ERROR_COLOURS.items()]
+    _finish(figure, axes, title, shared, _repeats(lines, lambda record: record.call.res), handles)
+    return figure
+
+
+def error_shares(records: Sequence[Record]) -> dict[str, float]:
+    """Share of every kind of error, mean over seeds; of records that have them."""
+    found = [record.diagnosis.errors for record in records if record.diagnosis and record.diagnosis.errors]
+    return {kind: statistics.fmean(shares.get(kind, 0.0) for shares in found) for kind in ERROR_COLOURS}
 
 
 def _reported_series(
@@ -313,9 +584,27 @@ def _aside(number: int, lines: int) -> float:
     return float(2 ** ((number - (lines - 1) / 2) / (7 * max(4, lines))))
 
 
-def _aps(points: Iterable[Sequence[Record]]) -> list[list[float]]:
-    """AP of the records of every point, percent."""
-    return [[100 * record.metrics.ap for record in records if record.metrics.ap is not None] for records in points]
+def _draw_points(
+    axes: Axes,
+    points: Mapping[float, Sequence[Record]],
+    colour: str,
+    marker: str,
+    line: LineStyle,
+    *,
+    hollow: bool = False,
+) -> None:
+    """AP of the records at every x: means with their spread, and behind them the intervals over images."""  # fmt: skip
+    aps = [[100 * record.metrics.ap for record in own if record.metrics.ap is not None] for own in points.values()]
+    _draw_intervals(axes, {x: [record.ci95.get("ap") for record in own] for x, own in points.items()}, colour)
+    _draw_means(axes, list(points), aps, colour, marker, line, hollow=hollow)
+
+
+def _draw_intervals(axes: Axes, intervals: Mapping[float, Sequence[tuple[float, float] | None]], colour: str) -> None:
+    """95 % intervals of fractions at every x; of several seeds, which share the images, the mean of their ends."""
+    for x, own in intervals.items():
+        if ends := [ends for ends in own if ends is not None]:
+            low, high = (100 * statistics.fmean(values) for values in zip(*ends, strict=True))
+            axes.vlines(x, low, high, color=colour, alpha=0.3, lw=5, zorder=2)
 
 
 def _draw_means(
@@ -336,6 +625,20 @@ def _draw_means(
         x, means, yerr=whiskers, color=colour, marker=marker, linestyle=line, ms=7, lw=1.8, capsize=4, zorder=3,
         mfc="white" if hollow else colour,
     )  # fmt: skip
+
+
+def _beside(number: int, lines: int) -> float:
+    """Where a line stands within a band of width 1."""
+    return 0.8 * (number - (lines - 1) / 2) / lines
+
+
+def _bands(axes: Axes, words: Sequence[str]) -> None:
+    """An axis of categories, every second one shaded."""
+    for position in range(0, len(words), 2):
+        axes.axvspan(position - 0.5, position + 0.5, color="0.95", zorder=0)
+    axes.set_xticks(range(len(words)), words)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(words) - 0.5)
 
 
 def _resolution_axis(axes: Axes, sizes: Sequence[Size]) -> None:
@@ -366,7 +669,7 @@ def _height_axis(axes: Axes, records: Sequence[Record]) -> None:
 def _ap_axis(axes: Axes) -> None:
     """From 0 to a little above the largest AP drawn."""
     axes.set_ylabel("AP (%)")
-    top = max([*(y for line in axes.get_lines() for y in _numbers(line.get_ydata())), 10.0])
+    top = max(float(axes.dataLim.ymax), 10.0)
     axes.set_ylim(0, min(100, 10 * math.ceil((top + 3) / 10)))
     axes.grid(axis="y", color="0.9")
 
@@ -404,8 +707,13 @@ def _copies(lines: Sequence[Line]) -> str:
     return f"{split} of low-resolution copies of {copy_note(record)['source']} (sha256 {digest})"
 
 
-def _persons(records: Sequence[Record]) -> str:
-    return " or ".join(map(str, sorted({record.counts.persons for record in records})))
+def _persons(records: Iterable[Record]) -> str:
+    return counted(record.counts.persons for record in records)
+
+
+def counted(persons: Iterable[int]) -> str:
+    """One number where all agree: ``709``, else ``709 or 710``."""
+    return " or ".join(map(str, sorted(set(persons))))
 
 
 def _datasets(lines: Sequence[Line], sweep: Sweep) -> str:
@@ -435,6 +743,12 @@ def _repeats(lines: Sequence[Line], place: Callable[[Record], X]) -> str:
     return "; ".join(words)
 
 
+def _intervals(lines: Sequence[Line]) -> list[str]:
+    """What the wide bars are, where there are any."""
+    measured = any("ap" in record.ci95 for line in lines for record in line.records)
+    return [INTERVALS] if measured else []
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
@@ -442,7 +756,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _finish(
-    figure: Figure, axes: Axes, title: str, shared: Sequence[str], repeats: str, handles: Sequence[Line2D]
+    figure: Figure, axes: Axes, title: str, shared: Sequence[str], repeats: str, handles: Sequence[Artist]
 ) -> None:
     # both stay clear of the legend, whose labels are wrapped too
     columns = int(10 * (figure.get_figwidth() - 2.8))
@@ -465,13 +779,23 @@ def _finish(
 
 
 def _save(figure: Figure, out: Path, name: str) -> list[Path]:
+    svg = save_svg(figure, out, name)
+    png = svg.with_suffix(".png")
+    figure.savefig(png)
+    return [png, svg]
+
+
+def save_svg(figure: Figure, out: Path, name: str) -> Path:
+    """Write ``<name>.svg``; without a date and with fixed ids, so that the same records give the same file.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"{name}.png", out / f"{name}.svg"]
-    figure.savefig(paths[0])
-    # without a date and with fixed ids, the same records give the same file
+    path = out / f"{name}.svg"
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
+        figure.savefig(path, metadata={"Date": None})
+    return path
 
 
 def _by_size(res: str) -> tuple[int, int]:
@@ -481,7 +805,3 @@ def _by_size(res: str) -> tuple[int, int]:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "data"
-
-
-def _numbers(values: Any) -> list[float]:
-    return [float(value) for value in values]

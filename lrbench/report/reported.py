@@ -36,6 +36,9 @@ COCO_PERSONS = {"train2017": 149_813, "val2017": 6_352}
 PLAIN_CROPS = ("paper", "none")
 """Degradations whose crops are the published code's: bilinear, without a filter."""
 
+READ_AT_011 = ("deep-high-resolution-net", "microsoft/human-pose-estimation", "DarkPose", "UDP-Pose")
+"""Sources whose code prints PCKh at 0.11 as PCKh@0.1; the last two took its evaluation from the first."""
+
 LOW_RESOLUTION_PAPER = "arXiv:2109.09090"
 """The one paper that compares several methods at 64x48 and 128x96 under one protocol; its rows win over the others'."""
 
@@ -309,6 +312,38 @@ def reported_boxes(reported: Reported) -> str:
     return "boxes not stated"
 
 
+def further_metrics(reported: Reported) -> dict[str, float]:
+    """Metrics of other protocols than COCO's, which rows have in their notes, as fractions by their names in records.
+
+    ``pckh50`` and ``pckh10``, of all joints, ``pckh50_wrist`` of one; ``ap_easy``, ``ap_medium`` and ``ap_hard``. What
+    the released HRNet code and its descendants print as PCKh@0.1 is ``pckh11``, see `lrbench.pckh`.
+    """
+    found = {}
+    for threshold, numbers in re.findall(r"PCKh@0\.(\d)(.*?)(?=PCKh@|;|$)", reported.note):
+        for joint, number in re.findall(r"(\w*)=(\d+\.?\d*)", numbers):
+            name = "pckh11" if threshold == "1" and _read_at_011(reported) else f"pckh{threshold}0"
+            name += "" if joint in ("", "mean") else f"_{joint}"
+            found[name] = round(float(number) / 100, 6)
+    for level, number in re.findall(r"AP_(easy|medium|hard)=(\d+\.?\d*)", reported.note):
+        found[f"ap_{level}"] = round(float(number) / 100, 6)
+    return found
+
+
+def _read_at_011(reported: Reported) -> bool:
+    return "0.11" in reported.note or any(code in reported.source for code in READ_AT_011)
+
+
+def reported_start(reported: Reported) -> str:
+    """What the training of a reported row started from, from its note; empty where that is not stated."""
+    note = reported.note
+    if "scratch" in note or "no ImageNet" in note:
+        return "random weights"
+    weights = re.search(r"pre-trained on ([^;,]+)|initialised from an? ([^;,]+)", note)
+    if weights:
+        return f"weights of {weights[1] or weights[2]}"
+    return "ImageNet weights" if "ImageNet" in note else ""
+
+
 def extra_training_data(reported: Reported) -> str:
     """The clause of a note that names training data besides COCO; empty for none."""
     for clause in re.split(r"; |, (?=trained)", reported.note):
@@ -398,10 +433,12 @@ def _training_differences(reported: Reported, training: Training) -> list[str]:
         listed.append(f"training data: {data}, reported with {extra or 'COCO train2017'}")
     elif extra:
         listed.append(f"training data: COCO train2017, reported with {extra}")
-    from_scratch = "scratch" in reported.note or "no ImageNet" in reported.note
-    if not (training.start == "scratch" and from_scratch) and not training.start.startswith("imagenet"):
-        start = "random weights" if training.start == "scratch" else abbreviated(training.start)
-        listed.append(f"start: {start}, reported {'from random weights' if from_scratch else 'start not stated'}")
+    start, theirs = training.start, reported_start(reported)
+    # the tables that do not say it are of papers that all begin with ImageNet weights
+    same = start == "scratch" if theirs == "random weights" else start.startswith("imagenet") and "COCO" not in theirs
+    if not same:
+        mine = "random weights" if start == "scratch" else abbreviated(start)
+        listed.append(f"start: {mine}, reported {f'from {theirs}' if theirs else 'start not stated'}")
     return listed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def strip(bench: Bench, cells: Sequence[Cell], out: Path, *, person: int | None 
 
 def _area(dataset: Dataset, person: int) -> float:
     """Of the annotated segment, px²; OKS is relative to it."""
-    annotations = json.loads(dataset.annotation_file.read_bytes())["annotations"]
+    annotations = dataset.truth()["annotations"]
     return next(float(a["area"]) for a in annotations if int(a["id"]) == person)
 
 

@@ -39,7 +39,8 @@ def record_summary(record: Record) -> Group:
     table.add_column("95 % interval", justify="right")
     for label, value, name in rows:
         table.add_row(label, percent(value), interval(intervals.get(name)))
-    return Group(table, *map(Text, diagnosis_in_words(record)))
+    notes = [f"note: {note}" for note in record.settings.get("notes") or ()]
+    return Group(table, *map(Text, [*notes, *diagnosis_in_words(record)]))
 
 
 def diagnosis_in_words(record: Record) -> list[str]:

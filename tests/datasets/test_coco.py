@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from lrbench.datasets import open_dataset
+from lrbench.datasets import open_dataset, skeleton_of
 from lrbench.datasets.coco import clip_box, find_annotations, find_images, read, read_detections
 from lrbench.datasets.images import DataError, read_image
 from lrbench.structures import COCO
@@ -66,6 +66,13 @@ def test_missing_parts_say_what_there_is(tiny_copy: Path, monkeypatch: pytest.Mo
     assert len(read(tiny_copy, "val", need_images=False).persons) == 9
 
 
+def test_folder_of_no_layout_says_what_was_expected(tmp_path: Path):
+    (tmp_path / "annotations").mkdir()
+    assert skeleton_of(str(tmp_path)) is skeleton_of(str(tmp_path / "nowhere")) is COCO
+    with pytest.raises(DataError, match=r"expected annotations/person_.*annot/.* \(MPII\), or json/crowdpose_"):
+        open_dataset(str(tmp_path), "val")
+
+
 def test_coco_is_the_folder_that_the_environment_names(tiny_data: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LRBENCH_COCO", str(tiny_data))
     assert len(open_dataset("coco", "val").persons) == 9
@@ -73,6 +80,8 @@ def test_coco_is_the_folder_that_the_environment_names(tiny_data: Path, monkeypa
 
 def test_arrays(tiny_data: Path):
     dataset = read(tiny_data, "val")
+    assert dataset.metric == "oks"
+    assert dataset.truth() == tiny.read(tiny_data)
     persons, images, raw = dataset.persons, dataset.images, tiny.read(tiny_data)
     assert persons.id.dtype == persons.image.dtype == images.id.dtype == np.int64
     assert persons.box.dtype == persons.keypoints.dtype == persons.score.dtype == np.float64

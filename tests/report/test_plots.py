@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from sample_records import on_copy, record
 
-from lrbench.records import Record, write_record
+from lrbench.records import Cost, Diagnosis, HeightBin, Record, write_record
 from lrbench.report import plots
-from lrbench.report.plots import plot
+from lrbench.report.plots import drawings, plot
 
 
 def labels(method: str) -> tuple[str, ...]:
@@ -260,3 +261,144 @@ def test_earlier_records_are_counted(draw: Draw):
     ).values()
     assert drawn_lines(axes) == [([1, 2], [50.0, 30.0], True)]
     assert words_above(axes)[1].endswith("seed 0; the latest record of each seed counts, 1 earlier left out")
+
+
+def found(records: list[Record], kind: str) -> dict[str, Axes]:
+    """Axes of all figures of a kind, by name."""
+    return {each.name: each.draw().axes[0] for each in drawings(records) if each.kind == kind}
+
+
+def with_interval(each: Record, low: float, high: float, **cost: float) -> Record:
+    return each.model_copy(update={"ci95": {"ap": (low, high)}, "cost": Cost(**cost)})
+
+
+def wide_bars(axes: Axes) -> list[tuple[float, float]]:
+    """Ends of the intervals drawn, from bottom to top."""
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection) and bar.get_linewidth()[0] == 5]
+    return [(round(float(ends[0, 1]), 6), round(float(ends[1, 1]), 6)) for bar in bars for ends in bar.get_segments()]
+
+
+def test_intervals_are_drawn_apart_from_the_spread_of_seeds():
+    records = [
+        with_interval(record("one", "64x48", 0.2), 0.1, 0.3),
+        with_interval(record("one", "64x48", 0.4, seed=1), 0.2, 0.5),
+        record("one", "128x96", 0.5),
+    ]
+    (axes,) = found(records, "ap_over_resolution").values()
+    assert wide_bars(axes) == [(15.0, 40.0)]  # mean of the seeds' ends
+    low, high = ([round(y, 6) for y in ends.get_ydata()] for ends in axes.containers[0].lines[1])
+    assert (low, high) == ([20.0, 50.0], [40.0, 50.0])  # worst and best seed
+    details = words_above(axes)[1]
+    assert "mean over seeds, whiskers from worst to best" in details
+    assert "wide bars: 95 % intervals over images" in details
+    assert axes.get_ylim()[1] >= 50
+
+
+def test_no_intervals_no_words_about_them():
+    (axes,) = found([record("one", "64x48", 0.2)], "ap_over_resolution").values()
+    assert wide_bars(axes) == []
+    assert "intervals" not in words_above(axes)[1]
+
+
+def test_ap_over_macs_has_the_front_and_counts_the_upscaler():
+    given = {"one": (2e9, 0.25), "two": (4e9, 0.5), "three": (8e9, 0.375), "free": (0, 0.01)}
+    records = [with_interval(record(name, "64x48", ap), ap, ap, macs=int(m)) for name, (m, ap) in given.items()]
+    enlarged = record("one", "64x48", 0.75, upscaling={"boundary": "u8"}, pose="sr")
+    records.append(enlarged.model_copy(update={"cost": Cost(macs=int(2e9), macs_sr=int(30e9))}))
+    records.append(with_interval(record("other", "64x48", 0.9, flip=False), 0.8, 0.9, macs=1))
+    axes = found(records, "ap_over_macs")
+    assert sorted(axes) == ["ap_over_macs_synth_64x48", "ap_over_macs_synth_64x48_no-flip"]
+    front = axes["ap_over_macs_synth_64x48"].lines[-1]
+    assert front.get_drawstyle() == "steps-post"
+    assert list(front.get_xdata()) == pytest.approx([2, 4, 32])
+    assert list(front.get_ydata()) == pytest.approx([25, 50, 75])
+    assert axes["ap_over_macs_synth_64x48"].get_xscale() == "log"
+    assert len(legend(axes["ap_over_macs_synth_64x48"])) == 4  # a logarithm has no place for what costs nothing
+
+
+def test_ap_over_latency_is_of_one_machine():
+    def on(device: str, name: str) -> Record:
+        each = with_interval(record(name, "64x48", 0.5), 0.4, 0.6, latency_ms=3.5)
+        return each.model_copy(update={"provenance": each.provenance.model_copy(update={"device": device})})
+
+    axes = found([on("cpu (a)", "one"), on("cpu (a)", "two"), on("cuda (b)", "one")], "ap_over_latency")
+    names = ["ap_over_latency_synth_64x48_cpu-a-1-thread-float32", "ap_over_latency_synth_64x48_cuda-b-float32"]
+    assert sorted(axes) == names
+    assert axes[names[0]].get_xlabel() == "latency of one crop (ms), cpu (a), 1 thread, float32"
+    assert len(legend(axes[names[0]])) == 2
+
+
+def diagnosed(each: Record, good: float, aps: tuple[float | None, ...]) -> Record:
+    ends = [(0.0, 32.0, 9), (32.0, 64.0, 8), (64.0, None, 7)]
+    diagnosis = Diagnosis(
+        heights=[
+            HeightBin(low=low, high=high, persons=n, ap=ap, ci95=None if ap is None else (ap / 2, ap))
+            for (low, high, n), ap in zip(ends, aps, strict=True)
+        ],
+        errors={"good": good, "jitter": 0.25, "inversion": 0.0, "swap": 0.0, "miss": 0.75 - good},
+        undetected=0.125,
+    )
+    return each.model_copy(update={"diagnosis": diagnosis})
+
+
+def test_ap_by_person_height():
+    records = [
+        diagnosed(record("one", "64x48", 0.5), 0.5, (None, 0.25, 0.5)),
+        diagnosed(record("one", "64x48", 0.5, seed=1), 0.5, (None, 0.5, 0.5)),
+        diagnosed(record("two", "64x48", 0.5, crop="antialias"), 0.5, (0.1, 0.2, 0.3)),
+        record("three", "64x48", 0.5),
+    ]
+    axes = found(records, "ap_by_person_height")
+    assert sorted(axes) == ["ap_by_person_height_synth_64x48", "ap_by_person_height_synth_64x48_antialias"]
+    plain = axes["ap_by_person_height_synth_64x48"]
+    assert [text.get_text() for text in plain.get_xticklabels()] == [
+        "below 32\nn=9",
+        "32 to 64\nn=8",
+        "64 and more\nn=7",
+    ]
+    assert drawn_lines(plain) == [([1, 2], [37.5, 50.0], False)]
+    assert wide_bars(plain) == [(18.75, 37.5), (25.0, 50.0)]
+    assert "95 % intervals" in words_above(plain)[1]
+
+
+def test_error_bars_add_up_from_good_to_bad():
+    records = [
+        diagnosed(record("one", "64x48", 0.5), 0.25, (0.1, 0.1, 0.1)),
+        diagnosed(record("two", "64x48", 0.5), 0.5, (0.1, 0.1, 0.1)),
+        diagnosed(record("two", "64x48", 0.5, seed=1), 0.75, (0.1, 0.1, 0.1)),
+    ]
+    (axes,) = found(records, "errors").values()
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["one", "two"]  # the best on top
+    widths = [[round(bar.get_width(), 6) for bar in bars] for bars in axes.containers]
+    assert widths == [[25.0, 62.5], [25.0, 25.0], [0.0, 0.0], [0.0, 0.0], [50.0, 12.5]]
+    ends = [round(bar.get_x() + bar.get_width(), 6) for bar in axes.containers[-1]]
+    assert ends == [100.0, 100.0]
+    assert legend(axes) == ["good", "jitter", "inversion", "swap", "miss"]
+    assert [text.get_text() for text in axes.texts] == ["12.5", "12.5"]
+
+
+def test_other_pixels_and_upscalers_are_other_figures():
+    records = [
+        *(record("one", res, 0.5) for res in ("64x48", "128x96")),
+        *(record("one", res, 0.5, crop="antialias") for res in ("64x48", "128x96")),
+        record("one", "64x48", 0.5, crop="sensor", severity=3),
+        record("one", "64x48", 0.5, upscaling={"boundary": "u8"}, pose="sr"),
+    ]
+    names = [each.name for each in drawings(records)]
+    assert names == [
+        "ap_over_resolution_synth",
+        "ap_over_resolution_synth_antialias",
+        "per_keypoint_synth_64x48",
+        "per_keypoint_synth_128x96",
+        "per_keypoint_synth_64x48_upscaled",
+        "per_keypoint_synth_64x48_antialias",
+        "per_keypoint_synth_128x96_antialias",
+        "per_keypoint_synth_64x48_sensor-severity-3",
+    ]
+    assert all(each.lines == 1 for each in drawings(records))
+
+
+def test_a_dataset_of_one_size_still_has_its_figure():
+    assert [each.name for each in drawings([record("one", "64x48", 0.5, flip=False, keypoint_ap={})])] == [
+        "ap_over_resolution_synth_no-flip"
+    ]

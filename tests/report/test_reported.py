@@ -17,6 +17,7 @@ from lrbench.report.reported import (
     degradation_in_words,
     extra_training_data,
     find,
+    further_metrics,
     read_csv,
     read_reported,
     reported_boxes,
@@ -226,6 +227,57 @@ def test_further_training_data_from_the_notes():
     assert extra_training_data(table("cal/8")[0]) == ""
     notes = {extra_training_data(row) for row in read_reported()}
     assert {"AI Challenger data", "AIC+COCO training", "train: COCO+AIC+MPII"} <= notes
+
+
+@pytest.mark.parametrize(
+    ("note", "metrics"),
+    [
+        ("PCKh@0.5 mean=88.5; PCKh@0.1 mean=34.0 (true 0.10)", {"pckh50": 0.885, "pckh10": 0.34}),
+        ("PCKh@0.1 mean=37.7 (repo evaluates this at threshold 0.11)", {"pckh11": 0.377}),
+        ("PCKh@0.5=86.1 PCKh@0.1=27.7", {"pckh50": 0.861, "pckh10": 0.277}),
+        ("metric PCKh@0.1: head=12.9 mean=9.2; flip test", {"pckh10_head": 0.129, "pckh10": 0.092}),
+        ("AP_easy=74.0; AP_medium=67.4; x=1", {"ap_easy": 0.74, "ap_medium": 0.674}),
+        ("detector boxes (person AP 56.4); flip test", {}),
+    ],
+)
+def test_metrics_of_other_protocols_from_the_notes(note: str, metrics: dict[str, float]):
+    assert further_metrics(replace(table("cal/8")[0], note=note)) == metrics
+
+
+def test_every_row_of_other_datasets_has_a_number():
+    others = [row for row in read_reported() if row.dataset != "COCO"]
+    assert {row.dataset for row in others} == {"MPII", "CrowdPose"}
+    assert all(further_metrics(row) for row in others)
+    assert not any(further_metrics(row) for row in read_reported() if row.dataset == "COCO")
+
+
+@pytest.mark.parametrize(
+    ("note", "start", "difference"),
+    [
+        ("", "imagenet", None),
+        ("", "scratch", "start: random weights, reported start not stated"),
+        ("ImageNet backbone", "imagenet", None),
+        ("ImageNet backbone", "scratch", "start: random weights, reported from ImageNet weights"),
+        ("trained from scratch (no ImageNet)", "scratch", None),
+        ("trained from scratch (no ImageNet)", "imagenet", "start: imagenet, reported from random weights"),
+        (
+            "backbone pre-trained on COCO heatmaps",
+            "imagenet",
+            "start: imagenet, reported from weights of COCO heatmaps",
+        ),
+        ("initialised from a COCO heatmap model", "x", "start: x, reported from weights of COCO heatmap model"),
+    ],
+)
+def test_start_of_training(note: str, start: str, difference: str | None):
+    row = replace(table("cal/8")[0], note=f"flip test; GT boxes; {note}", backbone="hrnet_w32")
+    expected = [] if difference is None else [difference]
+    assert comparison(row, measured(start=start))["protocol_differs"] == expected
+
+
+def test_every_table_states_its_source_and_number():
+    for row in read_reported():
+        assert row.source
+        assert row.table
 
 
 def test_equal_protocols_differ_in_nothing():
