@@ -39,12 +39,14 @@ class Measured:
 
     Attributes:
         records: seeds of one thing.
+        ends: 95 % interval of the table's first metric, of the newest run, in percent.
         delta: measured - reported of the table's first metric, in percent points; None where not formed.
         bounds: its 95 % interval.
         notes: everything in which the protocols differ, and why there is no difference.
     """
 
     records: Sequence[Record] = ()
+    ends: Interval | None = None
     delta: float | None = None
     bounds: Interval | None = None
     notes: tuple[str, ...] = ()
@@ -88,10 +90,10 @@ def paper_table(name: str, records: Sequence[Record]) -> Layout:
     every = [row for measured in found.values() for row in measured]
     if any(row.delta is not None for row in every):
         captions.append("diff: measured - reported; it still holds every difference of protocol in the footnotes")
+    if any(row.ends is not None for row in every):
+        captions.append("95% CI: over the images scored, of the newest run; other trainings are not in it")
     if any(row.bounds is not None for row in every):
-        captions.append(
-            "95% CI of diff: over the images scored, of the newest run; the reported number counts as exact"
-        )
+        captions.append("95% CI of diff: as that of the measured number; the reported one counts as exact")
     if any(len(row.records) > 1 for row in every):
         captions.append("mean ± standard deviation over seeds (n of them)")
     if degraded:
@@ -170,6 +172,7 @@ def _measured_columns(heading: str, measured: Sequence[Measured], metrics: Seque
     cells = [Cell(pooled(row.records, first), next(notes)) if row.records else Cell(None) for row in measured]
     columns = [
         Column(metric_heading(first), cells, group),
+        Column("95% CI", [Cell(row.ends) for row in measured], group),
         Column("diff", [Cell(row.delta) for row in measured], group, signed=True),
         Column("95% CI of diff", [Cell(row.bounds) for row in measured], group, signed=True),
     ]
@@ -208,7 +211,7 @@ def _measured(
         delta, bounds = 100 * beside["delta_ap"], interval(new, first, less=row.ap)
     elif _value(row, first) is not None:
         beside["protocol_differs"].append(_not_formed(row, scoring))
-    return Measured(line.records, delta, bounds, tuple(beside["protocol_differs"]))
+    return Measured(line.records, interval(new, first), delta, bounds, tuple(beside["protocol_differs"]))
 
 
 def _not_formed(row: Reported, scoring: Scoring) -> str:

@@ -87,6 +87,7 @@ def test_a_difference_with_its_interval():
     layout = paper_table("cal/8", [one])
     group = "measured on COCO val2017"
     assert texts(layout, "AP", group)[3] == "57.4"
+    assert texts(layout, "95% CI", group)[3] == "56.4..58.4"
     assert texts(layout, "diff", group)[3] == "-1.0"
     assert texts(layout, "95% CI of diff", group)[3] == "-2.0..+0.0"
     assert column(layout, "95% CI of diff", group).cells[3].value == pytest.approx(Interval(-2.0, 0.0))
@@ -221,7 +222,8 @@ def test_metrics_of_other_protocols():
     assert texts(layout, "PCKh@0.11", "measured on mpii") == ["-", "-", "-", "37.0"]
     assert any("reads its table at 0.11" in note for note in layout.footnotes())
     crowd = paper_table("simcc/crowdpose", [])
-    assert [c.heading for c in crowd.columns if c.reported] == ["AP", "AP50", "AP75", "AP(easy)", "AP(medium)", "AP(hard)"]
+    headings = ["AP", "AP50", "AP75", "AP(easy)", "AP(medium)", "AP(hard)"]
+    assert [c.heading for c in crowd.columns if c.reported] == headings
 
 
 def test_every_table_in_every_format(monkeypatch):
