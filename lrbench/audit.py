@@ -388,9 +388,9 @@ def refinements(size: Size) -> dict[str, Refinement]:
     """Published ways from the peak cell to a position, by name.
 
     Args:
-        size: of the crop; DARK's released kernel has a side of 11, but 3 at 128x96, which is taken below 192 rows.
+        size: of the crop.
     """
-    taylor = partial(hm.taylor_step, blur=11 if size.height >= 192 else 3, guard="published")
+    taylor = partial(hm.taylor_step, blur=hm.default_blur(size), guard="published")
     return {_step_in_words(step): step for step in (hm.argmax, hm.quarter_step, taylor)}
 
 

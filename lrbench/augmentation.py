@@ -76,7 +76,7 @@ class Augmentation:
             skeleton: of the keypoints; one without an upper body has no half-body views.
         """
         labelled = visible > 0
-        if skeleton.upper_body and labelled.sum() > 8 and draws.u_halfbody < self.half_body:
+        if skeleton.upper_body and labelled.sum() > skeleton.half_body_above and draws.u_halfbody < self.half_body:
             upper = draws.n_halfbody < 0.5
             region = half_body(frame, region, keypoints, labelled, upper=upper, skeleton=skeleton)
         factor = float(np.clip(1 + self.scale * draws.n_scale, 1 - self.scale, 1 + self.scale))
@@ -113,9 +113,7 @@ def half_body(
     return Region(points.mean(0), frame.fit_aspect(float(extent[0]), float(extent[1])) * HALF_BODY_PADDING)
 
 
-def mirror_keypoints(
-    keypoints: Float, visible: Float, width: int, skeleton: Skeleton = COCO
-) -> tuple[Float, Float]:
+def mirror_keypoints(keypoints: Float, visible: Float, width: int, skeleton: Skeleton = COCO) -> tuple[Float, Float]:
     """Keypoints (K, 2) and flags (K,) of the mirrored picture, left and right exchanged."""
     order = skeleton.mirror_order
     mirrored = keypoints[order].copy()

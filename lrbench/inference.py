@@ -25,9 +25,7 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
     """Report nothing."""
 
 
-def flip_test(
-    model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor, skeleton: Skeleton = COCO
-) -> Any:
+def flip_test(model: PoseNetwork[Any], codec: Codec[Any], pixels: torch.Tensor, skeleton: Skeleton = COCO) -> Any:
     """Mean of the prediction and of the mirrored-back prediction of the mirrored crops, from one batched pass.
 
     An upscaler in front runs once, and its picture is mirrored: it need not answer a mirrored crop with a mirror image.
@@ -35,9 +33,7 @@ def flip_test(
     return flip_test_of(model, codec, model.prepare(pixels), skeleton)
 
 
-def flip_test_of(
-    model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor, skeleton: Skeleton = COCO
-) -> Any:
+def flip_test_of(model: PoseNetwork[Any], codec: Codec[Any], seen: torch.Tensor, skeleton: Skeleton = COCO) -> Any:
     """The same of prepared pixels (`PoseNetwork.prepare`)."""
     plain, mirrored = both_passes(model, seen)
     return codec.average(plain, codec.unflip(mirrored, mirror_index(seen.device, skeleton)))

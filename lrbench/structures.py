@@ -30,6 +30,7 @@ class Skeleton:
         sigmas: per-keypoint standard deviations as a share of the person's size; OKS uses twice these. Empty where the
             dataset is not scored by OKS.
         upper_body: keypoints above the hips, for the half-body augmentation; empty where the released code has none.
+        half_body_above: how many keypoints have to be labelled, and one more, for that augmentation.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Skeleton:
     bones: tuple[tuple[int, int], ...]
     sigmas: tuple[float, ...]
     upper_body: tuple[int, ...]
+    half_body_above: int = 8
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -101,6 +103,7 @@ CROWDPOSE = Skeleton(
     ),
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
     upper_body=(0, 1, 2, 3, 4, 5, 12, 13),
+    half_body_above=6,
 )  # fmt: skip
 """CrowdPose's 14 keypoints (released evaluation code)."""
 

@@ -101,6 +101,11 @@ def default_sigma(size: Size) -> float:
     return 3.0 if size.height >= 384 else 2.0 if size.height >= 192 else 1.0
 
 
+def default_blur(size: Size) -> int:
+    """Side of DARK's smoothing kernel, cells: 11, but 3 at 128x96 (released, W32), which is taken below 192 rows."""
+    return 11 if size.height >= 192 else 3
+
+
 def check_positive(**numbers: float) -> None:
     """Refuse a number that has to be finite and above 0.
 

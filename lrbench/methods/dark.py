@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from lrbench.codecs.heatmap import Heatmap, Heatmaps, default_sigma, taylor_step
+from lrbench.codecs.heatmap import Heatmap, Heatmaps, default_blur, default_sigma, taylor_step
 from lrbench.geometry import Frame, Grid, Size
 from lrbench.losses import heatmap_loss
 from lrbench.method import Method, Stage
@@ -17,7 +17,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Zhang et al., CVPR 2020, arXiv:1910.06278"
-REPORTED = ("DARK", "HRNet+DARK", "SimpleBaseline+DARK")
+REPORTED = ("DARK", "HRNet+DARK", "SimpleBaseline+DARK", "HRNet+DARK (unbiased encoding, DARK decoding)")
 """Names under which papers report it."""
 
 
@@ -35,12 +35,12 @@ def build(
         size: of the crop.
         backbone: of the network.
         sigma: of the targets, cells; released: 1 at 128x96, 2 at 256x192, 3 at 384x288.
-        blur: side of the smoothing kernel; released: 3 at 128x96 (W32), 11 above.
+        blur: side of the smoothing kernel, see `lrbench.codecs.heatmap.default_blur`.
         guard: see `lrbench.codecs.heatmap.taylor_step`.
         fusion: see `lrbench.models.backbone.Fusion`.
     """
     sigma = default_sigma(size) if sigma is None else sigma
-    blur = (11 if size.height >= 192 else 3) if blur is None else blur
+    blur = default_blur(size) if blur is None else blur
     fusion = BACKBONES[backbone].resolve_fusion(fusion, size)
     frame = Frame(size, "dark")
     refine = partial(taylor_step, blur=blur, guard=guard)

@@ -118,8 +118,6 @@ class DeepPoseNetwork(PooledRegression):
         nn.init.zeros_(self.fc_coord.linear.bias)
 
 
-def deeppose_network(
-    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
-) -> PoseNetwork[Fractions]:
+def deeppose_network(backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> PoseNetwork[Fractions]:
     """An untrained network."""
     return PoseNetwork(DeepPoseNetwork(backbone, size, fusion, keypoints), Fractions)

@@ -18,6 +18,7 @@ REPORTED: dict[str, dict[str, object]] = {
     "HRNet": {},
     "HRNet, biased encoding, 0.25 shift": {"step": "quarter"},
     "HRNet, biased encoding, argmax only (no shift)": {"step": "none"},
+    "Simple head": {},
 }
 """Names under which papers report it, and the settings they stand for."""
 

@@ -197,9 +197,7 @@ class RLENetwork(PooledRegression):
             nn.init.xavier_uniform_(head.linear.weight, gain=0.01, generator=generator)
 
 
-def rle_network(
-    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
-) -> PoseNetwork[ScaledFractions]:
+def rle_network(backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> PoseNetwork[ScaledFractions]:
     """An untrained network."""
     return PoseNetwork(RLENetwork(backbone, size, fusion, keypoints), pack, mean=MEAN, std=STD)
 

@@ -28,6 +28,7 @@ REPORTED: dict[str, dict[str, object]] = {
     "SimCC (SimDR) on SimpleBaseline": {"labels": "simdr"},
     "SimCC (SimDR*) on HRNet": {"labels": "sa-simdr"},
     "SimCC (SimDR*) on SimpleBaseline": {"labels": "sa-simdr"},
+    "SimCC (Gaussian, 3 deconv)": {"labels": "sa-simdr", "sigma": 6.0, "split": 2.0, "upsampling": "deconv"},
 }
 """Names under which papers report it, and the settings they stand for."""
 

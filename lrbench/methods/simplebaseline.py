@@ -14,7 +14,7 @@ from lrbench.models.backbones import BACKBONES
 from lrbench.models.heads import map_network
 
 PAPER = "Xiao et al., ECCV 2018, arXiv:1804.06208"
-REPORTED = ("SimpleBaseline", "Simple Baseline")
+REPORTED = ("SimpleBaseline", "Simple Baseline", "Simple head", "SimBa")
 """Names under which papers report it."""
 
 

@@ -65,9 +65,7 @@ def build(
     )
 
 
-def sr_head_network(
-    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
-) -> PoseNetwork[Heatmaps]:
+def sr_head_network(backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> PoseNetwork[Heatmaps]:
     """The stride-4 map of a backbone under the head."""
     return PoseNetwork(SRHead(BACKBONES[backbone].finest(size, fusion), keypoints), Heatmaps)
 

@@ -228,9 +228,7 @@ class SRPose(nn.Module):
                     reset_as_torch(layer, generator)
 
 
-def srpose_network(
-    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
-) -> PoseNetwork[LevelMaps]:
+def srpose_network(backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> PoseNetwork[LevelMaps]:
     """SRPose on the four levels of a backbone."""
     return PoseNetwork(SRPose(BACKBONES[backbone].pyramid(size, fusion), keypoints), named)
 

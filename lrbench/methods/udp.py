@@ -109,9 +109,7 @@ def offset_loss(prediction: OffsetMaps, ideal: OffsetMaps, weight: Tensor) -> di
     return {"heatmap": weighted_mse(prediction.heatmap, ideal.heatmap, weight), "offset": 0.5 * 2 * offset}
 
 
-def offset_network(
-    backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)
-) -> PoseNetwork[OffsetMaps]:
+def offset_network(backbone: str, size: Size, fusion: Fusion, keypoints: int = len(COCO)) -> PoseNetwork[OffsetMaps]:
     """Three maps per keypoint; HRNet's last fusion is four times as wide (released UDP code)."""
     spec = BACKBONES[backbone]
     if not isinstance(spec, HRNetSpec):

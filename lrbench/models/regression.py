@@ -50,9 +50,7 @@ class PooledRegression(nn.Module):
 
     output_layers: tuple[str, ...] = ()
 
-    def __init__(
-        self, backbone: str, size: Size, fusion: Fusion, *, normed: bool, keypoints: int = len(COCO)
-    ) -> None:
+    def __init__(self, backbone: str, size: Size, fusion: Fusion, *, normed: bool, keypoints: int = len(COCO)) -> None:
         super().__init__()
         spec = BACKBONES[backbone]
         self.preact = spec.pyramid(size, fusion)
