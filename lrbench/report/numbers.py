@@ -37,9 +37,10 @@ def metric_heading(name: str) -> str:
     whole, _, part = name.partition("_")
     if name in known:
         return known[name]
-    if whole in known and part:
-        return f"{known[whole]} ({part})"
-    return f"{whole.upper()}({part.upper() if len(part) == 1 else part})" if part else whole.upper()
+    whole = known.get(whole, whole.upper())
+    if not part:
+        return whole
+    return f"{whole}({part.upper()})" if len(part) == 1 else f"{whole} ({part})"
 
 
 def percent(fraction: float | None) -> str:

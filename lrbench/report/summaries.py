@@ -24,11 +24,12 @@ def record_summary(record: Record) -> Group:
     call, protocol = record.call, record.protocol
     name = " ".join(part for part in (call.name, call.backbone, call.res) if part)
     trained = f", trained on {record.training.data}, recipe {record.training.recipe}" if record.training else ""
-    table = Table(
-        title=f"{name} on {protocol.dataset}/{protocol.split}{trained}",
-        caption=f"{record.counts.persons} persons in {record.counts.images} images, boxes {protocol.boxes}, "
-        f"flip {'on' if protocol.flip else 'off'}, record {record.key}",
+    title = f"{name} on {protocol.dataset}/{protocol.split}{trained}"
+    about = (
+        f"{record.counts.persons} persons in {record.counts.images} images, boxes {protocol.boxes}, "
+        f"flip {'on' if protocol.flip else 'off'}, record {record.key}"
     )
+    table = Table()
     rows = [(label, getattr(record.metrics, name), name) for label, name in zip(LABELS, METRICS, strict=True)]
     if all(value is None for _, value, _ in rows) and record.further:  # another measure than OKS
         rows = []
@@ -40,7 +41,7 @@ def record_summary(record: Record) -> Group:
     for label, value, name in rows:
         table.add_row(label, percent(value), interval(intervals.get(name)))
     notes = [f"note: {note}" for note in record.settings.get("notes") or ()]
-    return Group(table, *map(Text, [*notes, *diagnosis_in_words(record)]))
+    return Group(Text(title, style="bold"), Text(about), table, *map(Text, [*notes, *diagnosis_in_words(record)]))
 
 
 def diagnosis_in_words(record: Record) -> list[str]:
