@@ -59,6 +59,9 @@ QUALITY = "quality.json"
 """In the folder of an upscaler's run: how close its pictures are, see `Bench.train_upscaler`."""
 
 
+LATENCY_SECONDS = 0.3
+"""How long the latency of one crop is measured."""
+
 KEPT = 2**30
 """Bytes of crops, and of enlarged crops, that a bench keeps so that rows share them."""
 
@@ -411,7 +414,7 @@ class Bench:
                     flip=cell.flip,
                     generator=torch.Generator().manual_seed(0),
                     device=device,
-                    seconds=0.3,
+                    seconds=LATENCY_SECONDS,
                 ),
                 peak_memory=peak_memory(device),
             ),

@@ -386,7 +386,7 @@ def _epochs(training: Training, size: Size | None) -> str:
     own = training.numbers.get("epochs") is None
     if size is not None and training.recipe in RECIPES:
         own = own or load_recipe(training.recipe, size).epochs == training.epochs
-    return "its own epochs" if own else f"{training.epochs} epochs"
+    return "its own epochs" if own else f"{training.epochs} epoch{'' if training.epochs == 1 else 's'}"
 
 
 def _settings(record: Record) -> dict[str, str]:
