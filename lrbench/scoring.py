@@ -142,14 +142,21 @@ def _pck(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleto
 
 
 def _with_crowding(scores: Scores, truth: Mapping[str, Any], matches: Matches) -> Scores:
-    """The same, with AP of easy, medium and hard pictures."""
+    """The same, with AP of easy, medium and hard pictures, and without what CrowdPose does not tell apart: sizes."""
     drawn, column = _draws(len(matches.images)), METRICS.index("ap")
     values, ends = {}, {}
     for name, chosen in subsets(truth, matches.images).items():
         values[name] = matches.metrics(chosen)["ap"]
         if (found := statistics.interval(matches.resampled(drawn * chosen)[:, column])) is not None:
             ends[name] = found
-    return dataclasses.replace(scores, further=values, further_ci95=ends)
+    sizes = [name for name in METRICS if name.endswith(("_m", "_l"))]
+    return dataclasses.replace(
+        scores,
+        metrics=scores.metrics.model_copy(update=dict.fromkeys(sizes)),
+        ci95={name: found for name, found in scores.ci95.items() if name not in sizes},
+        further=values,
+        further_ci95=ends,
+    )
 
 
 def measured(

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+import tiny_crowdpose
+import tiny_mpii
 
 from lrbench import evaluation, scoring, statistics
+from lrbench.bench import Bench
+from lrbench.cells import Cell
+from lrbench.crowding import easy_medium_hard
 from lrbench.datasets import open_dataset
+from lrbench.datasets.coco import Rules
+from lrbench.geometry import Size
+from lrbench.pckh import PCKhCounts
+from lrbench.predictions import evaluate_predictions
+from lrbench.records import Metrics, Record, predictions_path
 
 
 @pytest.fixture
@@ -41,3 +55,68 @@ def test_another_accumulation_is_refused(tiny_data: Path, truth: dict, monkeypat
     monkeypatch.setattr(statistics.Matches, "of", wrong)
     with pytest.raises(RuntimeError, match=r"^ap is \S+ by pycocotools and \S+ by our accumulation"):
         scoring.score(open_dataset(str(tiny_data), "val"), truth, tiny.guesses(truth, 3))
+
+
+def kept(results: Path, record: Record) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress(predictions_path(results, record).read_bytes()))
+    return rows
+
+
+def evaluated(data: Path, folder: Path) -> Record:
+    """The mean pose on a data set, after its training."""
+    where = {"data": str(data), "runs": folder / "runs", "results": folder / "results"}
+    cell = Cell(method="meanpose", res=Size(64, 64), recipe="quick", workers=0, **where)
+    bench = Bench()
+    bench.prepare(cell)
+    return bench.evaluate(cell)
+
+
+def test_mpii_is_scored_by_pckh(tmp_path: Path):
+    data = tiny_mpii.write(tmp_path / "mpii")
+    record = evaluated(data, tmp_path)
+    rows = kept(tmp_path / "results", record)
+    counts = PCKhCounts.of(open_dataset(str(data), "val").truth(), rows)
+    assert record.metrics == Metrics()
+    assert record.further == counts.metrics()
+    assert 0 < record.further["pckh50"] < 1
+    low, high = record.further_ci95["pckh50"]
+    assert low <= record.further["pckh50"] <= high
+    drawn = [counts.metrics(w)["pckh50"] for w in statistics.draw(len(counts.images), 1000, 0)]
+    assert (low, high) == statistics.interval(np.array([np.nan if v is None else v for v in drawn]))
+    assert len(rows) == record.counts.persons == record.counts.crops
+    # the same as a file of another tool
+    file = tmp_path / "tool.json"
+    file.write_text(json.dumps(rows))
+    again = evaluate_predictions(file, str(data), "val", tmp_path / "other")
+    assert (again.further, again.further_ci95) == (record.further, record.further_ci95)
+    assert record.diagnosis is None
+    assert (
+        scoring.headline(open_dataset(str(data), "val"), open_dataset(str(data), "val").truth(), rows)
+        == (record.further["pckh50"])
+    )
+
+
+def test_crowdpose_tells_easy_from_hard_pictures_and_no_sizes(tmp_path: Path):
+    data = tiny_crowdpose.write(tmp_path / "crowd")
+    dataset = open_dataset(str(data), "val")
+    truth = dataset.truth()
+    scores = scoring.score(dataset, truth, tiny.guesses(truth, 3))
+    assert scores.further == easy_medium_hard(truth, tiny.guesses(truth, 3))
+    assert scores.metrics.ap > 0
+    assert (scores.metrics.ap_m, scores.metrics.ar_l) == (None, None)
+    assert {"ap", "ar"} <= set(scores.ci95) <= {"ap", "ap50", "ap75", "ar", "ar50", "ar75"}
+    for name, (low, high) in scores.further_ci95.items():
+        assert low <= scores.further[name] <= high
+
+
+def test_without_areas_pck_counts(tiny_data: Path, truth: dict[str, Any]):
+    dataset = dataclasses.replace(open_dataset(str(tiny_data), "val"), rules=Rules(metric="pck"))
+    results = tiny.guesses(truth, 6)
+    scores = scoring.score(dataset, truth, results)
+    shares = scoring.score(open_dataset(str(tiny_data), "val"), truth, results).diagnosis.pck
+    assert scores.further == pytest.approx({f"pck{round(100 * float(a)):02d}": v for a, v in shares.items()})
+    assert scores.metrics == Metrics()
+    assert (scores.diagnosis.errors, scores.diagnosis.heights, scores.matches) == ({}, [], None)
+    low, high = scores.further_ci95["pck10"]
+    assert low < scores.further["pck10"] < high
+    assert scoring.headline(dataset, truth, results) == scores.further["pck10"]

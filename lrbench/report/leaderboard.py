@@ -14,7 +14,13 @@ from lrbench.records import METRICS, Record, newest
 from lrbench.report.formats import Cell, Column, Group, Interval, Layout, Spread, Value
 from lrbench.report.lines import Line, lines_of
 from lrbench.report.numbers import FURTHER_HEADINGS, METRIC_COLUMNS
-from lrbench.report.reported import comparison, data_in_words, degradation_in_words, is_coco
+from lrbench.report.reported import (
+    comparison,
+    data_in_words,
+    degradation_in_words,
+    has_reported_measure,
+    is_coco,
+)
 from lrbench.report.tables import protocol_in_words
 
 SHOWN_APART = ("backbone", "sr", "pose", "settings")
@@ -243,6 +249,8 @@ def _reported(lines: Sequence[Line], news: Sequence[Record]) -> list[Column]:
 def _beside(line: Line, new: Record) -> dict[str, Any] | None:
     """The reported row for a row of records; None where nothing is reported."""
     call = new.call
+    if not has_reported_measure(new):
+        return None
     try:
         known = setting_names(call.name)
         settings = {key: value for key, value in call.settings.items() if key in known}
@@ -250,10 +258,9 @@ def _beside(line: Line, new: Record) -> dict[str, Any] | None:
     except ValueError:  # a result file of another tool, or a plugin that is not here
         return None
     row, differences = find(method, call.sr)
-    values = [value for record in line.records if (value := metric(record, "ap")) is not None]
-    if row is None or not values:
+    if row is None:
         return None
-    ap = fmean(values)
+    ap = fmean(value for record in line.records if (value := metric(record, "ap")) is not None)
     return comparison(row, new, new.metrics.model_copy(update={"ap": ap}), differences=differences)
 
 

@@ -32,7 +32,7 @@ from lrbench.records import Record, newest, read_records, record_path, write_ato
 from lrbench.report.lines import Line, line_labels, lines_of, size_of
 from lrbench.report.numbers import ABSENT, METRIC_COLUMNS, metric_heading, percent
 from lrbench.report.plots import COLOURS, ERROR_COLOURS, MARKERS
-from lrbench.report.reported import PERCENTAGES, comparison, data_in_words, find
+from lrbench.report.reported import PERCENTAGES, comparison, data_in_words, find, has_reported_measure
 from lrbench.report.sketches import Read, Sketches, sketches
 from lrbench.report.tables import letters
 from lrbench.structures import POSES, Rescoring
@@ -330,7 +330,7 @@ def groups_of(records: Sequence[Record], beside: Beside, predictions: Read) -> l
 def reported_beside(record: Record) -> dict[str, Any] | None:
     """What papers report for a record, and in what the protocols differ."""
     call = record.call
-    if not call.res or call.name == FOREIGN:
+    if not call.res or call.name == FOREIGN or not has_reported_measure(record):
         return None
     size, differences = Size.parse(call.res), list[str]()
     try:

@@ -20,6 +20,7 @@ from typing import Any
 
 from lrbench.geometry import Size
 from lrbench.records import Counts, Metrics, Protocol, Record, Training
+from lrbench.structures import COCO
 
 COLUMNS = (
     "source", "table", "dataset", "split", "method", "backbone", "sr", "input_h", "input_w", "params_m", "gflops",
@@ -327,6 +328,11 @@ def further_metrics(reported: Reported) -> dict[str, float]:
     for level, number in re.findall(r"AP_(easy|medium|hard)=(\d+\.?\d*)", reported.note):
         found[f"ap_{level}"] = round(float(number) / 100, 6)
     return found
+
+
+def has_reported_measure(record: Record) -> bool:
+    """Whether a record has what `find` finds: AP of COCO's keypoints."""
+    return record.metrics.ap is not None and set(record.keypoint_ap) <= set(COCO.keypoints)
 
 
 def _read_at_011(reported: Reported) -> bool:

@@ -20,9 +20,9 @@ from rich.text import Text
 
 from lrbench.controls import ROWS
 from lrbench.degradation import load_preset
-from lrbench.report.numbers import ABSENT, METRIC_COLUMNS, interval, metric_heading, percent, signed
+from lrbench.report.numbers import ABSENT, FURTHER_HEADINGS, METRIC_COLUMNS, interval, metric_heading, percent, signed
 from lrbench.report.reported import data_in_words, degradation_in_words
-from lrbench.scoring import BOOTSTRAP
+from lrbench.scoring import BOOTSTRAP, HEADLINE
 from lrbench.structures import POSES
 
 EXPENDABLE = (
@@ -30,6 +30,9 @@ EXPENDABLE = (
 )  # fmt: skip
 """Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
 all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
+
+OVER_IMAGES = f"95% CI: over images ({BOOTSTRAP.resamples:,} resamples), so for other pictures, not another training."
+"""Below tables with intervals."""
 
 RULED = box.Box("    \n    \n----\n    \n    \n    \n    \n    \n", ascii=True)
 """A line of hyphens below the heading and nothing else, the same in a terminal, a pipe and a log file."""
@@ -267,7 +270,9 @@ def pooled(rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]
             listed += [] if place in merged else [dict(row)]
             continue
         known = method["metrics"]
-        told = {**(row.get("metrics") or {}), **{name: numbers["mean"] for name, numbers in known.items()}}
+        told = dict(row.get("metrics") or {})
+        known = {name: numbers for name, numbers in known.items() if told.get(name) is not None}
+        told |= {name: numbers["mean"] for name, numbers in known.items()}
         ends = {name: numbers["ci95"] for name, numbers in known.items()}
         reported = row.get("reported")
         if reported and reported.get("delta_ap") is not None and "ap" in known:
@@ -320,7 +325,7 @@ def _sheet(
         sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
     sheet.columns.append(Column("Params (M)", [_scaled(row.get("params"), 1e6, 1) for row in rows]))
     sheet.columns.append(Column("GMACs", [_scaled(row.get("macs"), 1e9, 2) for row in rows]))
-    further = _distinct(name for row in rows for name in row.get("further") or {})
+    further = _distinct(name for row in rows for name in row.get("further") or {} if name in FURTHER_HEADINGS)
     known = [(label, name) for label, name in METRIC_COLUMNS if not further or _any_metric(rows, name)]
     for label, name in known:
         sheet.columns.append(Column(label, [percent((row.get("metrics") or {}).get(name)) for row in rows]))
@@ -329,6 +334,10 @@ def _sheet(
     for name in further:
         values = [percent((row.get("further") or {}).get(name)) for row in rows]
         sheet.columns.append(Column(metric_heading(name), values))
+        if name in HEADLINE.values():
+            ends = [interval((row.get("further_ci95") or {}).get(name)) for row in rows]
+            sheet.columns.append(Column(f"{metric_heading(name)} 95% CI", ends))
+            sheet.captions.append(OVER_IMAGES)
     _add_reported(sheet, rows)
     sheet.captions += upscaling_in_words(protocol, rows)
     return sheet
@@ -342,9 +351,7 @@ def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
     """Columns that say how far AP can be trusted, and lines below that say what they are."""
     if any((row.get("ci95") or {}).get("ap") for row in rows):
         sheet.columns.append(Column("AP 95% CI", [interval((row.get("ci95") or {}).get("ap")) for row in rows]))
-        sheet.captions.append(
-            f"95% CI: over images ({BOOTSTRAP.resamples:,} resamples), so for other pictures, not another training."
-        )
+        sheet.captions.append(OVER_IMAGES)
     if any(row.get("by_seed") for row in rows):
         spread = [row.get("std") for row in rows]
         sheet.columns.append(Column("± seeds", [ABSENT if std is None else f"{100 * std:.1f}" for std in spread]))
