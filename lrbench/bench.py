@@ -18,6 +18,7 @@ import torch
 
 from lrbench import evaluation, pckh, records, scoring
 from lrbench.adaptation import COURSES, partner_of
+from lrbench.allocation import keep_freed_memory
 from lrbench.cells import Cell, UpscalerCell
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
@@ -106,6 +107,7 @@ class Bench:
     """
 
     def __init__(self, progress: Progress = silent) -> None:
+        keep_freed_memory()
         self.progress = progress
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._stores: dict[tuple[str, str], ImageStore] = {}

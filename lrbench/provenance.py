@@ -20,6 +20,7 @@ from lrbench import records
 
 BESIDE = (
     "__init__",
+    "allocation",
     "api",
     "audit",
     "bench",
