@@ -27,7 +27,7 @@ from lrbench.codecs.integral import Integral, SoftMaps
 from lrbench.codecs.offset import HeatmapOffset, OffsetMaps
 from lrbench.codecs.simcc import AxisBins, FlipShift
 from lrbench.codecs.superresolved import SuperResolved, SuperResolvedLevels
-from lrbench.datasets.coco import read_detections
+from lrbench.datasets.coco import Dataset, read_detections
 from lrbench.geometry import Grid, Size
 from lrbench.inference import Progress, both_passes, silent, to_image
 from lrbench.loading import Crops
@@ -174,14 +174,11 @@ def audit(bench: Bench, cell: Cell, record: Record) -> Audit:
         ValueError: wrong usage, or data that are not scored by OKS.
         DataError: data or weights missing, damaged or refused.
     """
+    dataset = bench.dataset(cell.data, cell.split)
+    check(dataset)
     opened = bench.open(cell)
     cell, method = opened.cell, opened.method
-    dataset = bench.dataset(cell.data, cell.split)
     skeleton, rule, codec = dataset.persons.skeleton, method.rescoring, method.codec
-    if dataset.metric != "oks":
-        raise ValueError(
-            f"audit: {dataset.name} is scored by {dataset.metric}, not by AP; audit on COCO or CrowdPose data"
-        )
     model, _ = opened.model()
 
     def read(boxes: str, readings: Sequence[Reading]) -> list[Predictions]:
@@ -220,6 +217,18 @@ def audit(bench: Bench, cell: Cell, record: Record) -> Audit:
         rows.append(Row(group=group, value=value, metrics=other, difference=gain))
     rows += missing(codec, cell)
     return Audit(record=record, rows=tuple(row for group in GROUPS for row in rows if row.group == group))
+
+
+def check(dataset: Dataset) -> None:
+    """Refuse data that cannot be audited, before any work begins.
+
+    Raises:
+        ValueError: they are not scored by OKS.
+    """
+    if dataset.metric != "oks":
+        raise ValueError(
+            f"audit: {dataset.name} is scored by {dataset.metric}, not by AP; audit on COCO or CrowdPose data"
+        )
 
 
 @torch.inference_mode()

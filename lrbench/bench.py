@@ -439,17 +439,26 @@ class Bench:
 
     def _scored_crops(self, cell: Cell, method: Method[Any]) -> Crops:
         """Crops of the annotated or detected persons of the scored split."""
-        dataset, persons = self.dataset(cell.data, cell.split), None
+        crops = self.crops(cell.data, cell.split, method, cell.preset(), self.scored_persons(cell), cell.lr_seed)
+        return dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
+
+    def scored_persons(self, cell: Cell) -> Persons:
+        """The annotated or detected persons of the scored split.
+
+        Raises:
+            ValueError: there are none, or the measure of the data does not take detected ones.
+            DataError: data or detections missing or damaged.
+        """
+        dataset = self.dataset(cell.data, cell.split)
         if cell.boxes != "gt":
             if dataset.metric == "pckh":
                 raise ValueError(f"--boxes {cell.boxes}: PCKh asks for the joints of each annotated person; use gt")
-            persons = read_detections(Path(cell.boxes), dataset.images, dataset.persons.skeleton)
-        elif not len(dataset.persons):
+            return read_detections(_boxes_file(cell), dataset.images, dataset.persons.skeleton)
+        if not len(dataset.persons):
             raise ValueError(
                 f"--boxes gt: {dataset.name}/{cell.split} annotates nobody; give --boxes FILE of detections"
             )
-        crops = self.crops(cell.data, cell.split, method, cell.preset(), persons, cell.lr_seed)
-        return dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
+        return dataset.persons
 
     def _predicted(
         self,
@@ -496,8 +505,8 @@ class Bench:
         if dataset.metric != "oks":
             raise ValueError(f"ceiling: {dataset.name} is scored by {dataset.metric.upper()}; it tells AP only")
         results = _results(perfect(method, crops), method, crops, dataset)
-        metrics, matches = scoring.measured(dataset.truth(), results, dataset.persons.skeleton)
-        intervals = {name: list(ends) for name, ends in scoring.intervals(matches).items()}
+        metrics, matches = scoring.measured(*in_original_coordinates(dataset, results), dataset.persons.skeleton)
+        intervals = {name: list(ends) for name, ends in scoring.intervals(matches, metrics).items()}
         return {"metrics": metrics.model_dump(), "ci95": intervals, "n_persons": len(dataset.persons)}
 
     def _say(self, text: str) -> None:
@@ -551,9 +560,7 @@ class Bench:
     def _protocol(self, cell: Cell, method: Method[Any], dataset: Dataset, preset: Preset) -> records.Protocol:
         boxes, boxes_hash = "gt", ""
         if cell.boxes != "gt":
-            path = Path(cell.boxes)
-            if not path.is_file():
-                raise DataError(f"--boxes {cell.boxes}: no such file; expected gt or a COCO detection result")
+            path = _boxes_file(cell)
             boxes, boxes_hash = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
         degradation: dict[str, Any] = {"crop": preset.plain, **({"seed": cell.lr_seed} if preset.random else {})}
         if dataset.source:
@@ -578,7 +585,8 @@ class Bench:
 def on_fitting_backbone(cell: Cell) -> Cell:
     """A cell with given weights and no backbone, on the backbone whose network the weights are of.
 
-    The recipe's usual one is tried first; where none fits it stays, and loading says what is wrong.
+    The recipe's usual one is tried first; where none fits it is the one that the file states, if it states one, and
+    loading says what is wrong.
     """
     if cell.weights is None or cell.backbone is not None or not cell.compose().backbone:
         return cell
@@ -590,7 +598,7 @@ def on_fitting_backbone(cell: Cell) -> Cell:
         with contextlib.suppress(ValueError), torch.device("meta"):  # not every method takes every backbone
             if fits(bare.compose().build_model().network, tensors):
                 return candidate
-    return cell
+    return dataclasses.replace(cell, backbone=stated(cell.weights).get("backbone") or None)
 
 
 def sr_label(method: Method[Any]) -> str:
@@ -617,6 +625,13 @@ def _results(predictions: Predictions, method: Method[Any], crops: Crops, datase
     if dataset.metric == "pckh":
         return pckh.to_results(predictions, crops.persons)
     return evaluation.to_results(predictions, method.rescoring)
+
+
+def _boxes_file(cell: Cell) -> Path:
+    path = Path(cell.boxes)
+    if not path.is_file():
+        raise DataError(f"--boxes {cell.boxes}: no such file; expected gt or a COCO detection result")
+    return path
 
 
 def crop_scale(crops: Crops, dataset: Dataset) -> dict[int, float] | None:

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 import torch
 
 from lrbench.augmentation import Augmentation
-from lrbench.datasets import skeleton_of
+from lrbench.datasets import shared_skeleton, skeleton_of
 from lrbench.degradation import Mixture, Preset, load_preset
 from lrbench.geometry import Alignment, Size, enlarged_size
 from lrbench.method import Method, default_backbone, load_method
@@ -226,7 +226,7 @@ class Cell(Computing):
         if align not in ("own", *get_args(Alignment)):
             raise ValueError(unknown("alignment", align, ("own", *get_args(Alignment))))
         rule = None if align == "own" else cast(Alignment, align)
-        skeleton = skeleton_of(self.train_data or self.data)
+        skeleton = shared_skeleton(self.data, self.train_data)
         return load_method(self.method, self.res, backbone, choice, align=rule, skeleton=skeleton, **self.settings)
 
     def upscaling(self) -> Upscaling | None:

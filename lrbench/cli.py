@@ -303,10 +303,12 @@ def eval(
             cell = make_cell(given | {"res": size})
             report.context = cell.method
             bench = Bench(report)
+            if with_audit:
+                from lrbench.audit import audit, check
+
+                check(bench.dataset(data, split))
             record = bench.evaluate(cell)
             if with_audit:
-                from lrbench.audit import audit
-
                 audited = audit(bench, cell, record).to_json()
         report.close()
         if as_json:
@@ -819,19 +821,22 @@ def check_upscaler_options(given: Mapping[str, Any]) -> None:
 
 
 def tables_of(found: Sequence[Record], names: Sequence[str], results: Path) -> list[Layout]:
-    """Published tables of these names, or the leaderboard of all records where there are none.
+    """Published tables of these names; without names a leaderboard of all records, and what they say of resolution.
 
     Raises:
         ValueError: no such table, or no records for a leaderboard.
     """
     from lrbench.report.leaderboard import leaderboard
     from lrbench.report.papers import paper_table
+    from lrbench.report.readme import resolutions
+    from lrbench.report.seeds import matches_below
 
+    matches = matches_below(results)
     if names:
-        return [paper_table(name, found) for name in names]
+        return [paper_table(name, found, matches) for name in names]
     if not found:
         raise ValueError(f"results {results}: no records; make some with lrbench eval or lrbench compare")
-    return leaderboard(found)
+    return [*leaderboard(found, matches), *resolutions(found)]
 
 
 def check_one_of(given: Mapping[str, Any]) -> None:
@@ -847,6 +852,8 @@ def check_one_of(given: Mapping[str, Any]) -> None:
         raise ValueError("--audit: decodes the maps of a network, so it needs a METHOD")
     if predictions is None and given["name"] is not None and given["export"] is None:
         raise ValueError(f"--name {given['name']}: names a file of --predictions")
+    if given["with_audit"] and given["export"] is not None:
+        raise ValueError("--audit: scores against annotations, --export-testdev scores nothing; give one of them")
     if again and given["export"] is not None:
         raise ValueError("--export-testdev: writes the predictions of a METHOD, or those of --predictions FILE")
 

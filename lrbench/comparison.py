@@ -13,6 +13,7 @@ from lrbench.cells import SHARED_ALIGN, Cell
 from lrbench.controls import BICUBIC, SECOND_PRESET, Control, controls, row_of, upscalers_of
 from lrbench.datasets import layout_of
 from lrbench.datasets.coco import RULES as COCO_RULES
+from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.inference import Progress, silent
 from lrbench.method import costs, parse_settings, plain, setting_names, upscaler_costs
@@ -274,18 +275,23 @@ def run_planned(
         ``{"protocol": ..., "rows": [...], "ranked": [...]}``, for the last see `lrbench.ranking.ranked`.
 
     Raises:
-        ValueError, DataError: weights to begin with cannot be used, which shows before the first row is run.
+        ValueError, DataError: the referee, the boxes, weights to begin with, or a result file cannot be used, which
+            shows before anything is trained.
     """
-    for item in planned:
-        if item.cell is not None and not item.cell.continues_clean:
-            start_of(item.cell, item.cell.training_recipe(), item.cell.compose())
+    cells = [item.cell for item in planned if item.cell is not None]
+    evaluation.referees()
+    if cells:
+        bench.scored_persons(cells[0])  # all rows have the same
+    for cell in cells:
+        if not cell.continues_clean:
+            start_of(cell, cell.training_recipe(), cell.compose())
+    files = {file: file_row(file, bench.progress) for item in planned if (file := item.file) is not None}
     rows: list[dict[str, Any]] = []
     found: list[Matches | None] = []
-    record: Record | None = None
     for number, item in enumerate(planned, 1):
         record, results = None, Path()
         if item.file is not None:
-            row, record = file_row(item.file, bench.progress)
+            row, record = files[item.file]
             results = item.file.results
         elif item.cell is None:
             assert item.beside is not None
@@ -296,11 +302,15 @@ def run_planned(
             row, record = run_row(bench, item.cell, may_train=may_train, overwrite=overwrite, beside=item.beside)
             row["row"], results = item.row, item.cell.results
         rows.append(row)
-        found.append(None if record is None else matches_of(results, record))
-    cells = [p.cell for p in planned if p.cell is not None]
+        try:
+            found.append(None if record is None else matches_of(results, record))
+        except DataError as error:  # what was measured stands, but cannot be compared
+            found.append(None)
+            row["notes"].append(str(error))
     protocol = protocol_of(bench, cells) if cells else {}
-    if not cells and record is not None:  # of files alone
-        protocol = {name: getattr(record.protocol, name) for name in ("dataset", "split", "data_hash")}
+    if not cells and files:
+        about = next(record for _, record in files.values()).protocol
+        protocol = {name: getattr(about, name) for name in ("dataset", "split", "data_hash")}
     return {"protocol": protocol, "rows": rows, "ranked": ranked(rows, found)}
 
 

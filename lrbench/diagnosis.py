@@ -97,6 +97,7 @@ def diagnose(
     heights: Sequence[float] = HEIGHTS,
     resamples: int = 1000,
     seed: int = 0,
+    least: float = MATCHED,
 ) -> Diagnosis:
     """Everything there is to say of a result but its metrics.
 
@@ -108,6 +109,7 @@ def diagnose(
             for `Diagnosis.crop_error`. None leaves it out.
         heights: where bins begin, ascending, px.
         resamples, seed: of the intervals of `Diagnosis.heights`.
+        least: see `match`.
 
     Raises:
         ValueError: the skeleton has no sigmas, or the heights do not ascend.
@@ -117,7 +119,7 @@ def diagnose(
     if any(low >= high for low, high in pairwise(heights)):
         raise ValueError(f"heights {tuple(heights)}: each must be above the one before, for example {HEIGHTS}")
     evaluator = accumulated(annotations, results, skeleton, areas=("all",))
-    matching = match(evaluator, skeleton)
+    matching = match(evaluator, skeleton, least)
     kinds = kinds_of_errors(matching, skeleton)
     distances = np.where(matching.labelled, matching.distance, np.nan)
     crop_error = None
@@ -136,14 +138,15 @@ def diagnose(
     )
 
 
-def match(evaluator: Any, skeleton: Skeleton = COCO) -> Matching:
-    """Match persons with predictions from OKS `MATCHED` on.
+def match(evaluator: Any, skeleton: Skeleton = COCO, least: float = MATCHED) -> Matching:
+    """Match persons with predictions.
 
     Args:
         evaluator: of `lrbench.evaluation.accumulated`, for all areas.
         skeleton: of the keypoints.
+        least: OKS from which on; 0 takes whatever a picture has, where areas are nothing to go by.
     """
-    low = _evaluated(evaluator, known=evaluator.ious, iouThrs=np.array([MATCHED]))
+    low = _evaluated(evaluator, known=evaluator.ious, iouThrs=np.array([least]))
     rows = [
         (image["image_id"], person, int(prediction))
         for image in low.evalImgs

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrbench.datasets.coco import PERSON, Json
+from lrbench.datasets.coco import PERSON, Json, is_whole
 from lrbench.datasets.images import DataError
 from lrbench.structures import MPII, Persons, Predictions
 
@@ -115,10 +115,14 @@ class PCKhCounts:
         row_of = {person["id"]: row for row, person in enumerate(persons)}
         predicted = np.full((len(persons), len(MPII), 2), np.inf)
         for number, result in enumerate(results):
-            row = row_of.pop(result.get("person"), None)
+            given, image = result.get("person"), result.get("image_id")
+            row = row_of.pop(given, None) if is_whole(given) else None
             if row is None:
-                given = result.get("person")
                 raise DataError(f"result {number}: person {given!r}; expected ids of annotated persons, each once")
+            if image != persons[row]["image_id"]:
+                raise DataError(
+                    f"result {number}: person {given} is in image {persons[row]['image_id']}, not in {image!r}"
+                )
             try:
                 predicted[row] = np.asarray(result["keypoints"], np.float64).reshape(len(MPII), 3)[:, :2]
             except (KeyError, TypeError, ValueError):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 from lrbench import evaluation, records, scoring
 from lrbench.datasets import open_dataset
-from lrbench.datasets.coco import PERSON, Dataset
+from lrbench.datasets.coco import PERSON, Dataset, is_finite, is_whole
 from lrbench.datasets.images import DataError
 from lrbench.inference import Progress, silent
 from lrbench.provenance import provenance
@@ -131,13 +130,13 @@ def checked(
             image_id, category, points, confidence = (row[key] for key in KEYS)
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{here}: expected {', '.join(KEYS[:-1])} and {KEYS[-1]}") from None
-        if not (_is_whole(image_id) or isinstance(image_id, str)):
+        if not (is_whole(image_id) or isinstance(image_id, str)):
             raise DataError(f"{here}: image_id {image_id!r}, expected a whole number or the name of a file")
-        if not (_is_whole(category) and category == PERSON):
+        if not (is_whole(category) and category == PERSON):
             hint = "; the tool counts categories from 0, write 1 instead" if category == 0 else ""
             raise DataError(f"{here}: category_id {category!r}, expected {PERSON} (person){hint}")
         whole = isinstance(points, list | tuple) and len(points) == 3 * keypoints
-        if not whole or not all(map(_is_finite, [*points, confidence])):
+        if not whole or not all(map(is_finite, [*points, confidence])):
             raise DataError(f"{here}: expected {3 * keypoints} finite numbers as keypoints, and a finite score")
         told = {"image_id": image_id, "category_id": PERSON, "keypoints": list(points), "score": confidence}
         kept.append(told | {key: row[key] for key in also if key in row})
@@ -208,14 +207,6 @@ def _by_file(images: Mapping[int, str]) -> dict[str | int, int]:
         for key in keys:
             found.setdefault(key, set()).add(image)
     return {key: min(ids) for key, ids in found.items() if len(ids) == 1}
-
-
-def _is_finite(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_whole(value: object) -> bool:
-    return _is_finite(value) and value == int(value)
 
 
 def read_results(path: Path) -> list[Any]:

@@ -5,6 +5,7 @@ Only rows of one crop size and one kind of pixels are ranked among each other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,11 @@ UNKNOWN = ("", "")
 """Size and pixels of another tool's predictions; they are ranked where there is one of each only."""
 
 _SAME = ("row", "method", "backbone", "sr", "pose", "res", "lr_preset", "align")
-"""Keys of a row that all seeds of a method share; its settings are the last."""
+"""Keys of a row that all seeds of a method share, with its settings.
+
+Where they and the seed are those of an earlier row, it is no further training, but another row: a second one of a
+published table that the same cell measures, or a second file of another tool.
+"""
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], matches: Sequence[Matches | None]) -> list[dict[str, Any]]:
@@ -30,16 +35,18 @@ def ranked(rows: Sequence[Mapping[str, Any]], matches: Sequence[Matches | None])
 
     Returns:
         In the order of the rows, one object per method that was measured: ``rows``, its places in them; ``seeds``;
-        ``metrics``, for each the ``mean`` over seeds, its ``ci95`` over images, and ``std``, ``min`` and ``max`` over
-        seeds (std None with one seed); and ``difference`` in AP to the best method of its size and pixels, None for
-        that one itself: ``to`` (its places), ``value``, ``ci95`` over images, ``seed_error`` and ``seed_ci95`` over
-        seeds (None unless both have two or more), and whether it is ``resolved``.
+        ``metrics``, for each that the rows have, the ``mean`` over seeds, its ``ci95`` over images, and ``std``,
+        ``min`` and ``max`` over seeds (std None with one); and ``difference`` in AP to the best method of its size and
+        pixels, None for that one itself: ``to`` (its places), ``value``, ``ci95`` over images, ``seed_error`` and
+        ``seed_ci95`` over seeds (None unless both have two or more), and whether it is ``resolved``.
     """
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    met = Counter[tuple[Any, ...]]()
     for place, (row, found) in enumerate(zip(rows, matches, strict=True)):
+        same = (*(str(row.get(name)) for name in _SAME), str(row.get("settings")))
+        met[same, row.get("seed")] += 1
         if found is not None:
-            key = (*(str(row.get(name)) for name in _SAME), str(row.get("settings")))
-            groups.setdefault(key, []).append(place)
+            groups.setdefault((same, met[same, row.get("seed")]), []).append(place)
     sizes = {_block(rows[places[0]]) for places in groups.values()} - {UNKNOWN}
     blocks = {key: sizes if len(sizes) == 1 else {_block(rows[places[0]])} for key, places in groups.items()}
     pooled = {key: _pool([matches[place] for place in places]) for key, places in groups.items()}
@@ -52,7 +59,11 @@ def ranked(rows: Sequence[Mapping[str, Any]], matches: Sequence[Matches | None])
             {
                 "rows": places,
                 "seeds": [rows[place].get("seed") for place in places],
-                "metrics": {name: _plain(summary) for name, summary in summaries[key].items()},
+                "metrics": {
+                    name: _plain(summary)
+                    for name, summary in summaries[key].items()
+                    if rows[places[0]]["metrics"][name] is not None  # CrowdPose has no sizes
+                },
                 "difference": None if gap is None else {"to": groups[best], **_gap(gap)},
             }
         )

@@ -9,9 +9,9 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
     from lrbench.statistics import Matches
@@ -20,6 +20,16 @@ SCHEMA = 1
 
 METRICS = ("ap", "ap50", "ap75", "ap_m", "ap_l", "ar", "ar50", "ar75", "ar_m", "ar_l")
 """COCO's ten keypoint numbers, in pycocotools' order."""
+
+
+def _no_path(text: str) -> str:
+    if text in (".", "..") or any(character in text for character in "/\\\0"):
+        raise ValueError(f"{text!r} is part of the path of a record, so it may not lead to another folder")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_no_path)]
+"""Part of the path at which a record lies, see `record_path`."""
 
 
 class _Part(BaseModel):
@@ -53,11 +63,11 @@ class MethodCall(_Part):
         settings: arguments of the method's `build`, resolved.
     """
 
-    name: str
+    name: Name
     backbone: str
     sr: str
     pose: str = ""
-    res: str
+    res: Name
     settings: dict[str, Any]
 
 
@@ -106,7 +116,7 @@ class Protocol(_Part):
         referee: what computed the metrics.
     """
 
-    dataset: str
+    dataset: Name
     split: str
     data_hash: str
     boxes: str
@@ -236,7 +246,7 @@ class Record(_Part):
     """
 
     schema_: int = SCHEMA
-    key: str
+    key: Name
     status: Literal["done", "failed"] = "done"
     reason: str = ""
     call: MethodCall

@@ -72,7 +72,9 @@ def _again(results: Path, record: Record, dataset: Dataset, truth: dict[str, Any
 
 
 def _moved(record: Record, scores: scoring.Scores) -> Iterator[str]:
-    for name in METRICS:
-        was, now = getattr(record.metrics, name), getattr(scores.metrics, name)
+    pairs = {name: (getattr(record.metrics, name), getattr(scores.metrics, name)) for name in METRICS}
+    # records may be older than a further metric, but what they have stays
+    pairs |= {name: (was, scores.further.get(name)) for name, was in record.further.items()}
+    for name, (was, now) in pairs.items():
         if (was is None) != (now is None) or (was is not None and not math.isclose(was, now, abs_tol=1e-9)):
             yield f"{name} {was} -> {now}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lrbench import evaluation, statistics
 from lrbench.crowding import subsets
 from lrbench.datasets.coco import Dataset, Metric
-from lrbench.diagnosis import PCK_ALPHAS, diagnose, match, right
+from lrbench.diagnosis import MATCHED, PCK_ALPHAS, diagnose, match, right
 from lrbench.pckh import PCKhCounts
 from lrbench.records import METRICS, Bootstrap, Diagnosis, Metrics
 from lrbench.statistics import Matches
@@ -73,7 +73,8 @@ def score(
         counts = PCKhCounts.of(truth, results)
         return _of_further(counts.metrics(), [counts.metrics(drawn) for drawn in _draws(len(counts.images))])
     skeleton = dataset.persons.skeleton
-    found = diagnose(truth, results, skeleton, crop_scale=crop_scale, **BOOTSTRAP.model_dump())
+    least = 0.0 if dataset.metric == "pck" else MATCHED  # there, areas are invented
+    found = diagnose(truth, results, skeleton, crop_scale=crop_scale, least=least, **BOOTSTRAP.model_dump())
     if dataset.metric == "pck":
         shares = _pck(truth, results, skeleton)
         told = Diagnosis(pck=found.pck, pixel_error=found.pixel_error, crop_error=found.crop_error)
@@ -82,7 +83,7 @@ def score(
     scores = Scores(
         metrics=metrics,
         keypoint_ap=evaluation.score_keypoints(truth, results, skeleton),
-        ci95=intervals(matches),
+        ci95=intervals(matches, metrics),
         bootstrap=BOOTSTRAP,
         further={},
         further_ci95={},
@@ -126,7 +127,7 @@ def _of_further(values: Mapping[str, float | None], drawn: Sequence[Mapping[str,
 
 def _pck(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Scores:
     """PCK as `lrbench.diagnosis.pck` has it, ``pck05``, ``pck10`` and ``pck20``, with intervals over images."""
-    matching = match(evaluation.accumulated(truth, results, skeleton, areas=("all",)), skeleton)
+    matching = match(evaluation.accumulated(truth, results, skeleton, areas=("all",)), skeleton, least=0.0)
     images, image = np.unique(matching.image, return_inverse=True)
     hits, labelled = np.zeros((len(PCK_ALPHAS), len(images))), np.zeros(len(images))
     np.add.at(labelled, image, matching.labelled.sum(1))
@@ -142,27 +143,20 @@ def _pck(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleto
 
 
 def _with_crowding(scores: Scores, truth: Mapping[str, Any], matches: Matches) -> Scores:
-    """The same, with AP of easy, medium and hard pictures, and without what CrowdPose does not tell apart: sizes."""
+    """The same, with AP of easy, medium and hard pictures."""
     drawn, column = _draws(len(matches.images)), METRICS.index("ap")
     values, ends = {}, {}
     for name, chosen in subsets(truth, matches.images).items():
         values[name] = matches.metrics(chosen)["ap"]
         if (found := statistics.interval(matches.resampled(drawn * chosen)[:, column])) is not None:
             ends[name] = found
-    sizes = [name for name in METRICS if name.endswith(("_m", "_l"))]
-    return dataclasses.replace(
-        scores,
-        metrics=scores.metrics.model_copy(update=dict.fromkeys(sizes)),
-        ci95={name: found for name, found in scores.ci95.items() if name not in sizes},
-        further=values,
-        further_ci95=ends,
-    )
+    return dataclasses.replace(scores, further=values, further_ci95=ends)
 
 
 def measured(
     truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO
 ) -> tuple[Metrics, Matches]:
-    """COCO's ten metrics by pycocotools, and what they come from.
+    """COCO's ten metrics by pycocotools, without sizes for CrowdPose, which has none, and what they come from.
 
     Raises:
         RuntimeError: see `score`.
@@ -170,12 +164,15 @@ def measured(
     evaluator = evaluation.accumulated(truth, results, skeleton)
     metrics, matches = evaluation.summarised(evaluator), Matches.of(evaluator)
     _check(metrics, matches)
+    if skeleton == CROWDPOSE:
+        metrics = metrics.model_copy(update={name: None for name in METRICS if name.endswith(("_m", "_l"))})
     return metrics, matches
 
 
-def intervals(matches: Matches) -> dict[str, tuple[float, float]]:
-    """95 % intervals over images, by metric."""
-    return statistics.intervals(statistics.bootstrap(matches, resamples=BOOTSTRAP.resamples, seed=BOOTSTRAP.seed))
+def intervals(matches: Matches, metrics: Metrics) -> dict[str, tuple[float, float]]:
+    """95 % intervals over images of the metrics that are told."""
+    samples = statistics.bootstrap(matches, resamples=BOOTSTRAP.resamples, seed=BOOTSTRAP.seed)
+    return {name: e for name, e in statistics.intervals(samples).items() if getattr(metrics, name) is not None}
 
 
 def _check(metrics: Metrics, matches: Matches) -> None:

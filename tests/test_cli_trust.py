@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_mpii
 from test_cli import DATA, QUICK, USAGE, check_row, refused
 
 from lrbench.records import METRICS
@@ -62,6 +63,18 @@ class TestIntervals:
         assert "AP by seed: meanpose" in text
         assert "to best: AP minus that of the best row" in " ".join(text.split())
 
+    @pytest.mark.parametrize("damage", ["damaged", "gone"])
+    def test_a_row_whose_matches_are_lost_keeps_its_numbers(self, cli, tiny_data: Path, results: Path, damage: str):
+        words = ("compare", "meanpose", "--data", tiny_data, *QUICK, "--predictions", results, "-q", "--json")
+        before = done(cli(*words))
+        (path,) = Path("results").rglob("meanpose/*.matches.safetensors")
+        path.write_bytes(b"no matches") if damage == "damaged" else path.unlink()
+        after = done(cli(*words))
+        assert after["rows"][0]["metrics"] == before["rows"][0]["metrics"]
+        assert [m["rows"] for m in after["ranked"]] == [[1]]
+        assert [note for note in after["rows"][0]["notes"] if "damaged" in note] or damage == "gone"
+        assert cli(*words[:-1]).exit_code == 0
+
     def test_kept_predictions_are_scored_again(self, cli, tiny_data: Path, results: Path):
         done(cli("eval", "--predictions", results, "--data", tiny_data, "-q", "--json"))
         (path,) = Path("results").rglob("*.matches.safetensors")
@@ -79,6 +92,7 @@ class TestIntervals:
             (["--again", "--audit"], ["--audit", "METHOD"]),
             (["hrnet", "--name", "x"], ["--name x", "--predictions"]),
             (["--again", "--export-testdev", "out"], ["--export-testdev"]),
+            (["hrnet", "--audit", "--export-testdev", "out"], ["--audit", "--export-testdev"]),
         ],
     )
     def test_options_that_do_not_go_together(self, cli, tiny_data: Path, words: list[str], expected: list[str]):
@@ -96,6 +110,39 @@ class TestAudit:
         text = cli(*words).stdout
         assert "flip, shifted by 1 *" in text
         assert "taylor" in text
+
+    def test_data_without_ap_are_refused_before_they_are_scored(self, cli, tmp_path: Path):
+        data = tiny_mpii.write(tmp_path / "mpii")
+        words = ("eval", "meanpose", "--data", data, "--split", "valid", *QUICK)
+        cli("train", *words[1:], "-q")
+        refused(cli(*words, "--audit", "-q"), USAGE, "mpii is scored by pckh, not by AP")
+        assert not list(Path("results").rglob("*.json"))
+
+
+class TestBeforeTraining:
+    """What cannot be used shows before hours are spent."""
+
+    @pytest.mark.parametrize(
+        ("words", "code", "expected"),
+        [
+            (["--boxes", "no.json"], DATA, "--boxes no.json: no such file"),
+            (["--predictions", "damaged.json"], DATA, "damaged.json: not valid JSON"),
+            ([], USAGE, "unknown referee 'another'"),
+        ],
+    )
+    def test_nothing_is_trained(self, cli, tiny_data: Path, monkeypatch, words: list[str], code: int, expected: str):
+        Path("damaged.json").write_text("[")
+        if not words:
+            monkeypatch.setenv("LRBENCH_REFEREE", "another")
+        refused(cli("compare", "hrnet", "--data", tiny_data, *QUICK, *words, "-q"), code, expected)
+        assert not list(Path("runs").rglob("*.safetensors"))
+
+    def test_boxes_where_each_annotated_person_counts(self, cli, tmp_path: Path):
+        data = tiny_mpii.write(tmp_path / "mpii")
+        Path("boxes.json").write_text("[]")
+        words = ("compare", "meanpose", "--data", data, "--split", "valid", *QUICK, "--boxes", "boxes.json", "-q")
+        refused(cli(*words), USAGE, "PCKh asks for the joints of each annotated person")
+        assert not list(Path("runs").rglob("*.safetensors"))
 
 
 class TestOtherTools:
@@ -115,6 +162,27 @@ class TestOtherTools:
         assert [row["method"] for row in outcome["rows"]] == ["one", "two"]
         assert outcome["ranked"][1]["difference"]["value"] == 0
         assert not outcome["ranked"][1]["difference"]["resolved"]
+
+    def test_files_of_one_name_are_two_tools(self, cli, tiny_data: Path, results: Path):
+        Path("other").mkdir()
+        other = Path("other/tool.json")
+        other.write_text(json.dumps(tiny.guesses(tiny.read(tiny_data), 8)))
+        words = ("compare", "--predictions", results, "--predictions", other, "--data", tiny_data, "-q")
+        ours, theirs = done(cli(*words, "--json"))["ranked"]
+        assert (ours["rows"], theirs["rows"]) == ([0], [1])
+        assert theirs["difference"]["to"] == [0]
+        assert "seeds" not in cli(*words).stdout
+
+    def test_nobody_found_is_told(self, cli, tiny_data: Path):
+        Path("none.json").write_text("[]")
+        text = cli("eval", "--predictions", "none.json", "--data", tiny_data, "-q").stdout
+        assert "persons not found: 100.0 %" in text
+        assert "mended" not in text
+
+    def test_how_predictions_were_made_is_not_known(self, cli, tiny_data: Path, results: Path):
+        text = cli("eval", "--predictions", results, "--data", tiny_data, "-q").stdout
+        assert "9 persons in 3 images, record" in text
+        assert "flip" not in text
 
     def test_submission_of_a_file(self, cli, results: Path, tiny_data: Path):
         words = ("eval", "--predictions", results, "--data", tiny_data, "--export-testdev", "out", "-q", "--json")

@@ -134,6 +134,8 @@ class TestCounts:
             ({"person": 4}, "result 1: person 4; expected ids of annotated persons, each once"),
             ({"person": 3}, "result 1: person 3; expected ids of annotated persons, each once"),
             ({"person": None}, "result 1: person None"),
+            ({"person": [10]}, r"result 1: person \[10\]"),
+            ({"image_id": 4}, r"result 1: person 10 is in image \d, not in 4"),
             ({"keypoints": [1.0] * 47}, "result 1: expected 16 keypoints"),
             ({"keypoints": None}, "result 1: expected 16 keypoints"),
         ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lrbench.ranking import ranked
+from lrbench.records import METRICS
 from lrbench.scoring import BOOTSTRAP
 from lrbench.statistics import Matches, Seeds, difference
 
@@ -32,8 +33,9 @@ def matches(right: float, seed: int = 0) -> Matches:
     )
 
 
-def row(method: str, seed: int = 0, res: str = "64x48", preset: str = "paper", **changes: Any) -> dict[str, Any]:
-    return {"method": method, "seed": seed, "res": res, "lr_preset": preset, "settings": {}, **changes}
+def row(method: str, seed: int | None = 0, res: str = "64x48", preset: str = "paper", **changes: Any) -> dict[str, Any]:
+    told = {"metrics": dict.fromkeys(METRICS, 0.5), "settings": {}}
+    return {"method": method, "seed": seed, "res": res, "lr_preset": preset, **told, **changes}
 
 
 def test_every_method_is_compared_with_the_best_of_its_size():
@@ -90,3 +92,25 @@ def test_the_same_predictions_differ_by_nothing():
     assert second["difference"]["value"] == 0
     assert second["difference"]["ci95"] == [0, 0]
     assert not second["difference"]["resolved"]
+
+
+def test_a_cell_that_stands_twice_is_not_another_seed():
+    """Two rows of a published table that one narrow backbone measures, or two files of one name: no trainings."""
+    rows = [row("a", 0), row("a", 1), row("a", 0), row("a", 1), row("x.json", None), row("x.json", None)]
+    first, second = matches(0.8, 1), matches(0.84, 2)
+    listed = ranked(rows, [first, second, first, second, matches(0.3, 3), matches(0.5, 4)])
+    assert [m["rows"] for m in listed] == [[0, 1], [2, 3], [4], [5]]
+    assert listed[0]["metrics"] == listed[1]["metrics"]
+    assert [m["metrics"]["ap"]["std"] for m in listed[2:]] == [None, None]
+
+
+def test_a_seed_that_was_not_measured_does_not_move_the_others():
+    rows = [row("a", 0), row("a", 1), row("a", 0), row("a", 1)]
+    listed = ranked(rows, [None, matches(0.8, 1), matches(0.7, 2), matches(0.8, 1)])
+    assert [m["rows"] for m in listed] == [[1], [2, 3]]
+
+
+def test_metrics_that_rows_do_not_tell_are_not_told():
+    told = {"ap": 0.5, "ap_m": None}
+    (found,) = ranked([row("a", metrics=dict.fromkeys(METRICS) | told)], [matches(0.5, 1)])
+    assert set(found["metrics"]) == {"ap"}

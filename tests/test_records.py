@@ -200,3 +200,17 @@ def test_newest_supersedes():
 def test_metrics_are_plain_numbers():
     values = [v for v in record().metrics.model_dump().values() if v is not None]
     assert all(isinstance(v, float) and math.isfinite(v) for v in values)
+
+
+@pytest.mark.parametrize("part", ["key", "protocol.dataset", "call.name", "call.res"])
+@pytest.mark.parametrize("text", ["../elsewhere", "/tmp/elsewhere", "..", "a\\b"])
+def test_a_record_does_not_lead_out_of_its_folder(tmp_path: Path, part: str, text: str):
+    """Commands that score again write where a record says it lies."""
+    path = write_record(tmp_path, record())
+    data = json.loads(path.read_text())
+    *parents, last = part.split(".")
+    (data[parents[0]] if parents else data)[last] = text
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=f"{part}: .*may not lead to another folder") as caught:
+        read_record(path)
+    assert str(path) in str(caught.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_mpii
 
 from lrbench.datasets.images import DataError
 from lrbench.predictions import evaluate_predictions
@@ -75,3 +76,17 @@ def test_records_of_other_data_are_left_alone(tiny_data: Path, kept: tuple[Path,
     with pytest.raises(DataError, match=r"no record of .*/val; 1 are of other data of this name"):
         score_again(results, str(tiny_data), "val")
     assert gzip.decompress(predictions_path(results, record).read_bytes())
+
+
+def test_further_metrics_may_not_move_either(tmp_path: Path):
+    """PCKh has none of COCO's ten numbers."""
+    root, file, results = tiny_mpii.write(tmp_path / "mpii"), tmp_path / "tool.json", tmp_path / "results"
+    file.write_text(json.dumps([{"image_id": 1, "category_id": 1, "person": 1, "keypoints": [9] * 48, "score": 1}]))
+    record = evaluate_predictions(file, str(root), "val", results)
+    assert record.further["pckh50"] == 0
+    write_record(results, record.model_copy(update={"further": {"pckh50": 0}}))
+    assert score_again(results, str(root), "val") == [record_path(results, record)]
+    assert read_record(record_path(results, record)).further == record.further
+    write_record(results, record.model_copy(update={"further": {**record.further, "pckh50": 0.25}}))
+    with pytest.raises(DataError, match=r"scored again it differs \(pckh50 0\.25 -> 0\.0\)"):
+        score_again(results, str(root), "val")

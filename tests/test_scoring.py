@@ -20,10 +20,12 @@ from lrbench.cells import Cell
 from lrbench.crowding import easy_medium_hard
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Rules
+from lrbench.diagnosis import PCK_ALPHAS
 from lrbench.geometry import Size
 from lrbench.pckh import PCKhCounts
 from lrbench.predictions import evaluate_predictions
 from lrbench.records import Metrics, Record, predictions_path
+from lrbench.structures import CROWDPOSE
 
 
 @pytest.fixture
@@ -96,6 +98,16 @@ def test_mpii_is_scored_by_pckh(tmp_path: Path):
     )
 
 
+def test_crowdpose_has_no_sizes_in_an_audit_and_a_ceiling_either(tmp_path: Path):
+    root = tiny_crowdpose.write(tmp_path / "crowd")
+    found = Bench().ceiling(Cell(method="hrnet", res=Size(64, 48), data=str(root), recipe="quick"))
+    assert found["metrics"]["ap"] > 0.5
+    assert (found["metrics"]["ap_m"], found["metrics"]["ar_m"]) == (None, None)
+    assert set(found["ci95"]) == {"ap", "ap50", "ap75", "ar", "ar50", "ar75"}
+    truth = open_dataset(str(root), "val").truth()
+    assert scoring.measured(truth, [], CROWDPOSE)[0].ap_m is None
+
+
 def test_crowdpose_tells_easy_from_hard_pictures_and_no_sizes(tmp_path: Path):
     data = tiny_crowdpose.write(tmp_path / "crowd")
     dataset = open_dataset(str(data), "val")
@@ -109,12 +121,30 @@ def test_crowdpose_tells_easy_from_hard_pictures_and_no_sizes(tmp_path: Path):
         assert low <= scores.further[name] <= high
 
 
-def test_without_areas_pck_counts(tiny_data: Path, truth: dict[str, Any]):
+def slow_pck(truth: dict[str, Any], results: list[dict[str, Any]], alpha: float) -> float:
+    """Share of labelled keypoints within `alpha` times the longer side of the box, each person with its own result."""
+    right = total = 0
+    for person, result in zip(truth["annotations"], results, strict=True):
+        points, found = (np.reshape(row["keypoints"], (-1, 3)) for row in (person, result))
+        labelled = points[:, 2] > 0
+        apart = np.linalg.norm((points - found)[labelled, :2], axis=1)
+        right += (apart <= alpha * max(person["bbox"][2:])).sum()
+        total += labelled.sum()
+    return right / total
+
+
+@pytest.mark.parametrize("area", [None, 1.0])
+def test_without_areas_pck_counts(tiny_data: Path, truth: dict[str, Any], area: float | None):
+    """Also where the area that somebody made up would leave everybody without a match."""
+    if area is not None:
+        truth["annotations"] = [{**a, "area": area} for a in truth["annotations"]]
     dataset = dataclasses.replace(open_dataset(str(tiny_data), "val"), rules=Rules(metric="pck"))
     results = tiny.guesses(truth, 6)
     scores = scoring.score(dataset, truth, results)
-    shares = scoring.score(open_dataset(str(tiny_data), "val"), truth, results).diagnosis.pck
-    assert scores.further == pytest.approx({f"pck{round(100 * float(a)):02d}": v for a, v in shares.items()})
+    assert scores.further == pytest.approx(
+        {f"pck{round(100 * a):02d}": slow_pck(truth, results, a) for a in PCK_ALPHAS}
+    )
+    assert list(scores.diagnosis.pck.values()) == list(scores.further.values())
     assert scores.metrics == Metrics()
     assert (scores.diagnosis.errors, scores.diagnosis.heights, scores.matches) == ({}, [], None)
     low, high = scores.further_ci95["pck10"]

@@ -96,6 +96,25 @@ def skeleton_of(data: str) -> Skeleton:
     return layout_of(data).RULES.skeleton
 
 
+def shared_skeleton(data: str, train_data: str | None = None) -> Skeleton:
+    """Which keypoints a method estimates that is trained and scored on these data; see `skeleton_of`.
+
+    Args:
+        data: that is scored.
+        train_data: that is trained on; None for the same.
+
+    Raises:
+        ValueError: they label different ones.
+    """
+    scored, trained = skeleton_of(data), skeleton_of(train_data or data)
+    if scored != trained:
+        raise ValueError(
+            f"--train-data {train_data}: labels the {len(trained)} keypoints of {trained.name}, --data {data} the "
+            f"{len(scored)} of {scored.name}; train and score on data of the same keypoints"
+        )
+    return scored
+
+
 def open_dataset(data: str, split: str, *, need_images: bool = True, progress: Progress | None = None) -> Dataset:
     """Read one split of a dataset given by name or folder.
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,14 @@ class Rules:
         metric: what predictions are scored by.
         clipped: boxes are cut at the border of the picture, as the released COCO loaders do.
         inside: labelled keypoints lie in the picture; a file where one does not is of other pictures.
+        counted: ``num_keypoints`` is 0 for persons without a labelled keypoint and for no others.
     """
 
     skeleton: Skeleton = COCO
     metric: Metric = "oks"
     clipped: bool = True
     inside: bool = True
+    counted: bool = True
 
 
 RULES = Rules()
@@ -112,6 +115,8 @@ class Dataset:
         persons = self.persons
         if person is None:
             labelled = (persons.visible > 0).sum(1)
+            if not len(persons):
+                raise ValueError(f"{self.name}/{self.split} annotates nobody, so there is no person to choose")
             return int(np.lexsort((persons.box[:, 2] * persons.box[:, 3], labelled))[-1])
         found = np.flatnonzero(persons.id == person)
         if not len(found):
@@ -224,8 +229,7 @@ def assemble(
             raise
         folder = root
     images = _images(records, folder, path)
-    if not any(category.get("id") == PERSON for category in listed(data, "categories", path)):
-        raise DataError(f"{path}: 'categories' has no id {PERSON} (person), which pycocotools needs")
+    _check_category(listed(data, "categories", path), path, rules.skeleton)
     if need_images:
         present = {p.name for p in folder.iterdir()}
         missing = [p.name for p in images.path if p.parent == folder and p.name not in present]
@@ -251,7 +255,7 @@ def assemble(
         images=images,
         persons=persons,
         dropped=dropped,
-        truth=truth or annotations,
+        truth=truth or partial(_scorable, annotations, path, rules.skeleton),
         rules=rules,
         source=source,
         further_files=further_files,
@@ -273,7 +277,7 @@ def read_detections(path: Path, images: Images, skeleton: Skeleton = COCO) -> Pe
     for number, row in enumerate(rows):
         where = f"detection file {path}, row {number}"
         try:
-            category, image_id = int(row["category_id"]), int(row["image_id"])
+            category, image_id = _whole(row["category_id"]), _whole(row["image_id"])
             box, score = [float(v) for v in row["bbox"]], float(row["score"])
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{where}: expected image_id, category_id, bbox [x, y, w, h] and score") from None
@@ -341,6 +345,58 @@ def listed(data: Mapping[str, Any], key: str, path: Path) -> list[Json]:
     return value
 
 
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a number that arithmetic can go on with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_whole(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a whole number, however it is written."""
+    return is_finite(value) and value == int(value)
+
+
+def _whole(value: object) -> int:
+    if not is_whole(value):
+        raise ValueError(f"{value!r}: expected a whole number")
+    return int(value)
+
+
+def _check_category(categories: list[Json], path: Path, skeleton: Skeleton) -> None:
+    """Refuse a file whose persons have other keypoints than it is read as having, however many they are."""
+    persons = [category for category in categories if category.get("id") == PERSON]
+    if not persons:
+        raise DataError(f"{path}: 'categories' has no id {PERSON} (person), which pycocotools needs")
+    names = persons[0].get("keypoints") or ()
+    given = [str(name).strip().casefold().replace(" ", "_").replace("-", "_") for name in names]
+    if given and given != list(skeleton.keypoints):
+        raise DataError(
+            f"{path}: category {PERSON} lists the keypoints {', '.join(map(str, names))}; expected those of "
+            f"{skeleton.name} in their order: {', '.join(skeleton.keypoints)}"
+        )
+
+
+def _scorable(annotations: Callable[[], Json], path: Path, skeleton: Skeleton) -> Json:
+    """Annotations of persons with all that pycocotools asks for, where reading does without.
+
+    Raises:
+        DataError: a crowd or an unlabelled person has no place, so what lies on it cannot be ignored.
+    """
+    data = annotations()
+    categories = [category for category in data["categories"] if category["id"] == PERSON][:1]
+    kept: dict[str, list[Json]] = {}
+    for key in ("annotations", "lrbench_others"):  # a copy of persons has those of the source that have no picture
+        kept[key] = []
+        for annotation in data.get(key, ()):
+            if annotation["category_id"] != PERSON:
+                continue
+            where = f"{path}: annotation {annotation['id']}"
+            _box(annotation, where, labelled=False)
+            keypoints = annotation.get("keypoints") or [0] * (3 * len(skeleton))
+            usual = {"iscrowd": 0, "num_keypoints": sum(flag > 0 for flag in keypoints[2::3])}
+            kept[key].append(usual | annotation | {"keypoints": keypoints})
+    return data | {"categories": categories} | {key: rows for key, rows in kept.items() if key in data}
+
+
 def picture_in(folder: Path, name: str, where: str) -> Path:
     """Path of a picture that an annotation file names.
 
@@ -356,8 +412,8 @@ def _images(records: list[Json], folder: Path, path: Path) -> Images:
     ids, sizes, files = [], [], []
     for record in records:
         try:
-            ids.append(int(record["id"]))
-            sizes.append((int(record["height"]), int(record["width"])))
+            ids.append(_whole(record["id"]))
+            sizes.append((_whole(record["height"]), _whole(record["width"])))
             name = str(record["file_name"])
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{path}: image {record.get('id')}: expected id, file_name, height and width") from None
@@ -378,10 +434,14 @@ def _persons(annotations: list[Json], images: Images, path: Path, rules: Rules) 
     for annotation in annotations:
         where = f"{path}: annotation {annotation.get('id')}"
         try:
-            number, image_id = int(annotation["id"]), int(annotation["image_id"])
-            category, crowd = int(annotation["category_id"]), int(annotation.get("iscrowd", 0))
+            number, image_id = _whole(annotation["id"]), _whole(annotation["image_id"])
+            category, crowd = _whole(annotation["category_id"]), annotation.get("iscrowd", 0)
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{where}: expected integers id, image_id and category_id") from None
+        if number < 1:
+            raise DataError(f"{where}: pycocotools would count this person as missed; expected ids from 1")
+        if crowd not in (0, 1):
+            raise DataError(f"{where}: iscrowd {crowd!r}, expected 0 or 1")
         if number in seen:
             raise DataError(f"{where}: the id stands twice")
         seen.add(number)
@@ -395,7 +455,10 @@ def _persons(annotations: list[Json], images: Images, path: Path, rules: Rules) 
         else:
             keypoints = keypoints_of(annotation, where, rules.skeleton)
             height, width = images.size[row]
-            if not keypoints[:, 2].any():
+            labelled, told = int((keypoints[:, 2] > 0).sum()), annotation.get("num_keypoints", 0)
+            if rules.counted and "num_keypoints" in annotation and (told == 0) != (labelled == 0):
+                raise DataError(f"{where}: num_keypoints is {told!r}, but {labelled} keypoints are labelled")
+            if not labelled:
                 reason = "no labelled keypoint"
             else:
                 box, area = _box(annotation, where)
@@ -459,12 +522,13 @@ def keypoints_of(annotation: Mapping[str, Any], where: str, skeleton: Skeleton) 
     return keypoints
 
 
-def _box(annotation: Mapping[str, Any], where: str) -> tuple[list[float], float]:
+def _box(annotation: Mapping[str, Any], where: str, *, labelled: bool = True) -> tuple[list[float], float]:
     try:
         box, area = [float(v) for v in annotation["bbox"]], float(annotation["area"])
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{where}: a labelled person needs bbox [x, y, w, h] and area") from None
-    if len(box) != 4 or not np.isfinite([*box, area]).all() or min(box[2:]) <= 0:
+        who = "a labelled person needs" if labelled else "scoring asks of crowds and unlabelled persons, too,"
+        raise DataError(f"{where}: {who} bbox [x, y, w, h] and area") from None
+    if labelled and (len(box) != 4 or not np.isfinite([*box, area]).all() or min(box[2:]) <= 0):
         raise DataError(f"{where}: box {box} of a labelled person; expected four finite numbers, sides above 0")
     return box, area
 

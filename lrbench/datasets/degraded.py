@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 
 from lrbench.corruptions.corruption import seed_of
-from lrbench.datasets import coco
+from lrbench.datasets import coco, layout_of, lspet
 from lrbench.datasets.images import DataError, Pixels, read_image
 from lrbench.datasets.manifest import (
     Manifest,
@@ -194,7 +194,15 @@ def verify(out: Path, source: Path, *, workers: int = 2, progress: Progress | No
 
 
 def _read_source(source: Path, split: str) -> tuple[coco.Dataset, Json]:
+    layout = layout_of(str(source))
+    if layout not in (coco, lspet):
+        raise DataError(
+            f"source {source}: in the layout of {layout.RULES.skeleton.name}; copies are made of COCO "
+            "layouts only, others are scored on small crops by --res and --lr-preset"
+        )
     dataset = coco.read(source, split)
+    if dataset.annotation_file.name.startswith(coco.UNLABELLED):
+        raise DataError(f"{dataset.annotation_file}: lists pictures without annotations; copy a split that has some")
     data: Json = json.loads(dataset.annotation_file.read_bytes())
     if "lrbench" in data:
         raise DataError(f"{dataset.annotation_file}: is itself a low-resolution copy; degrade the original instead")

@@ -143,8 +143,12 @@ class Layout:
         return [(group, list(columns)) for group, columns in groupby(self.columns, key=lambda column: column.group)]
 
 
-def markdown(layout: Layout) -> str:
+def markdown(layout: Layout, *, folded: bool = False) -> str:
     """A table in GitHub's Markdown, footnotes as a list below it.
+
+    Args:
+        layout: the table.
+        folded: shows the title alone until a reader opens it.
 
     Returns:
         Text that ends in a newline.
@@ -161,7 +165,8 @@ def markdown(layout: Layout) -> str:
         for number, column in enumerate(columns):
             words = [] if group is None else [noted(group.heading, group.notes if number == 0 else (), group.reported)]
             headings.append("<br>".join([*words, noted(column.heading, (), column.reported)]))
-    lines = [f"**{_markdown_text(layout.title)}**", "", _markdown_line(headings)]
+    title = _markdown_text(layout.title)
+    lines = [f"<details><summary>{title}</summary>" if folded else f"**{title}**", "", _markdown_line(headings)]
     lines.append(_markdown_line(":--" if column.left else "--:" for column in layout.columns))
     for row in range(layout.rows):
         cells = (noted(column.text(row), column.cells[row].notes, column.reported) for column in layout.columns)
@@ -170,6 +175,8 @@ def markdown(layout: Layout) -> str:
         lines += ["", *(f"- <sup>{letter}</sup> {_markdown_text(note)}" for note, letter in marks.items())]
     if layout.captions:
         lines += ["", *(f"{_markdown_text(line)}  " for line in layout.captions)]
+    if folded:
+        lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -396,7 +403,8 @@ def _digits(number: float) -> str:
 
 
 def _letters(notes: Sequence[str], marks: Mapping[str, str]) -> str:
-    return ",".join(marks[_flat(note)] for note in notes)
+    places = list(marks)
+    return ",".join(marks[note] for note in sorted(map(_flat, notes), key=places.index))
 
 
 def _flat(text: str) -> str:

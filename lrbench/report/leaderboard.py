@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from lrbench.geometry import Size
 from lrbench.method import load_method, setting_names
 from lrbench.published import find
-from lrbench.records import METRICS, Record, newest
-from lrbench.report.formats import Cell, Column, Group, Interval, Layout, Spread, Value
-from lrbench.report.lines import Line, lines_of
-from lrbench.report.numbers import FURTHER_HEADINGS, METRIC_COLUMNS
+from lrbench.records import Record, newest
+from lrbench.report.formats import Cell, Column, Group, Layout
+from lrbench.report.lines import Line, at_one_size, lines_of
+from lrbench.report.numbers import FURTHER_HEADINGS, METRIC_COLUMNS, metric_heading
 from lrbench.report.reported import (
     comparison,
     data_in_words,
     degradation_in_words,
     has_reported_measure,
     is_coco,
+    table_in_words,
 )
+from lrbench.report.seeds import ReadMatches, interval, latest, mean, metric, no_matches, pooled
 from lrbench.report.tables import protocol_in_words
 
 SHOWN_APART = ("backbone", "sr", "pose", "settings")
@@ -31,6 +33,9 @@ IN_TITLE = (
     "shape",
 )  # fmt: skip
 """Kinds that all rows of a table share."""
+
+INTERVAL_WORDS = "95% CI: over the images scored; it does not hold what another training changes"
+"""Said below every table with intervals."""
 
 MEASURED, COST, REPORTED = Group("measured"), Group("cost"), Group("reported", reported=True)
 
@@ -107,53 +112,23 @@ def by_scoring(records: Iterable[Record]) -> dict[Scoring, list[Record]]:
     }
 
 
-def leaderboard(records: Iterable[Record]) -> list[Layout]:
-    """One table per protocol and size, best AP first.
+def leaderboard(records: Iterable[Record], matches: ReadMatches = no_matches) -> list[Layout]:
+    """One table per protocol and size, best first: by AP, or where none has it by the first metric that any has.
 
     Seeds of one row are averaged. What else differs between two rows of a table (training, scoring of persons) is a
     footnote of the row; what all share is a caption.
 
     Args:
         records: in any order; failed ones and ones without a metric are left out.
+        matches: of the records, for intervals of several seeds.
     """
     scored = [r for r in newest(records) if r.status == "done" and any(metric(r, name) is not None for name in _NAMES)]
     layouts = []
     for scoring, members in by_scoring(scored).items():
         sizes = {record.call.res for record in members}
         for res in sorted(sizes, key=lambda res: Size.parse(res) if res else Size(1, 1)):
-            layouts.append(_table(scoring, res, [record for record in members if record.call.res == res]))
+            layouts.append(_table(scoring, res, [r for r in members if r.call.res == res], matches))
     return layouts
-
-
-def metric(record: Record, name: str) -> float | None:
-    """A metric of a record as a fraction; None for what was not measured."""
-    value = getattr(record.metrics, name) if name in METRICS else record.further.get(name)
-    return None if value is None or value < 0 else float(value)
-
-
-def interval(record: Record, name: str, less: float = 0.0) -> Interval | None:
-    """The 95 % interval of a metric, in percent.
-
-    Args:
-        record: of the measurement.
-        name: of the metric.
-        less: what is subtracted from both ends, a fraction.
-    """
-    bounds = (record.ci95 if name in METRICS else record.further_ci95).get(name)
-    return None if bounds is None else Interval(*(100 * (bound - less) for bound in bounds))
-
-
-def pooled(records: Sequence[Record], name: str) -> Value:
-    """A metric over seeds, in percent."""
-    values = [100 * value for record in records if (value := metric(record, name)) is not None]
-    if len(values) > 1:
-        return Spread(fmean(values), stdev(values), len(values))
-    return values[0] if values else None
-
-
-def latest(records: Iterable[Record]) -> Record:
-    """The last one written."""
-    return max(records, key=lambda record: (record.provenance.utc, record.key))
 
 
 def split_notes(notes: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -165,8 +140,11 @@ def split_notes(notes: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[t
 _NAMES = (*(name for _, name in METRIC_COLUMNS), *FURTHER_HEADINGS)
 
 
-def _table(scoring: Scoring, res: str, records: Sequence[Record]) -> Layout:
-    lines = sorted(lines_of(records), key=_best_first)
+def _table(scoring: Scoring, res: str, records: Sequence[Record], matches: ReadMatches) -> Layout:
+    lines = [at_one_size(line) for line in lines_of(records)]
+    has = [name for name in _NAMES if any(metric(record, name) is not None for record in records)]
+    # the metrics that rows are ranked by; where there is AP, everything else only breaks ties
+    lines.sort(key=lambda line: (*(-(mean(pooled(line.records, name)) or 0.0) for name in has), *_order(line)))
     news = [latest(line.records) for line in lines]
     notes, captions = _differences(lines)
     names = [Cell(line.method, note) for line, note in zip(lines, notes, strict=True)]
@@ -181,34 +159,29 @@ def _table(scoring: Scoring, res: str, records: Sequence[Record]) -> Layout:
     ):
         if any(words):
             columns.append(Column(heading, [Cell(word) for word in words]))
-    shown = [(heading, name) for heading, name in METRIC_COLUMNS]
-    shown += [(heading, name) for name, heading in FURTHER_HEADINGS.items()]
-    for heading, name in shown:
-        values = [pooled(line.records, name) for line in lines]
-        if name not in FURTHER_HEADINGS or any(value is not None for value in values):
-            columns.append(Column(heading, [Cell(value) for value in values], MEASURED))
-        if name == "ap" or (name == "pckh50" and any(value is not None for value in values)):
-            columns.append(Column(f"{heading} 95% CI", [Cell(interval(new, name)) for new in news], MEASURED))
+    for name in has:
+        heading = metric_heading(name)
+        columns.append(Column(heading, [Cell(pooled(line.records, name)) for line in lines], MEASURED))
+        if name == has[0]:
+            ends = [interval(line.records, name, matches) for line in lines]
+            columns.append(Column(f"{heading} 95% CI", [Cell(each) for each in ends], MEASURED))
+    costs = [new.cost for new in news]
     columns += [
-        Column(
-            "Params (M)", [Cell(_amount(new.cost.params, new.cost.params_sr, 1e6)) for new in news], COST, decimals=2
-        ),
-        Column("GMACs", [Cell(_amount(new.cost.macs, new.cost.macs_sr, 1e9)) for new in news], COST, decimals=3),
-        Column("Latency (ms)", [Cell(new.cost.latency_ms) for new in news], COST, decimals=2),
+        Column("Params (M)", [Cell(amount(c.params, c.params_sr, 1e6)) for c in costs], COST, decimals=2),
+        Column("GMACs", [Cell(amount(c.macs, c.macs_sr, 1e9)) for c in costs], COST, decimals=3),
+        Column("Latency (ms)", [Cell(cost.latency_ms) for cost in costs], COST, decimals=2),
     ]
     columns += _reported(lines, news)
-    if any(isinstance(cell.value, Spread) for column in columns for cell in column.cells):
+    if any(len(line.records) > 1 for line in lines):
         captions.append("mean ± standard deviation over seeds (n of them)")
-    if any(new.ci95 for new in news):
-        captions.append("95% CI: over the images scored, of the newest run; it does not hold what another seed changes")
+    if any(new.ci95 or new.further_ci95 for new in news):
+        captions.append(INTERVAL_WORDS)
     title = scoring.in_words + (f"; crops {res}" if res else "")
     return Layout(title, columns, [f"{caption[0].upper()}{caption[1:]}." for caption in captions])
 
 
-def _best_first(line: Line) -> tuple[Any, ...]:
-    values = [pooled(line.records, name) for name in ("ap", "pckh50")]
-    means = [value.mean if isinstance(value, Spread) else value for value in values]
-    return (*(-mean if isinstance(mean, float) else 1.0 for mean in means), line.method, *line.components.values())
+def _order(line: Line) -> tuple[str, ...]:
+    return (line.method, *line.components.values())
 
 
 def _differences(lines: Sequence[Line]) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -239,7 +212,14 @@ def _reported(lines: Sequence[Line], news: Sequence[Record]) -> list[Column]:
     group = Group(REPORTED.heading, reported=True, notes=shared)
     percents = [None if row is None or row["ap"] is None else 100 * row["ap"] for row in found]
     cells = [Cell(None) if row is None else Cell(ap, next(notes)) for row, ap in zip(found, percents, strict=True)]
-    columns = [Column("AP", cells, group), Column("Source", [Cell(_source(row)) for row in found], group)]
+    columns = [
+        Column("AP", cells, group),
+        Column(
+            "Source",
+            [Cell(None if row is None else table_in_words(row["source"], row["table"])) for row in found],
+            group,
+        ),
+    ]
     if any(row["delta_ap"] is not None for row in given):
         deltas = [None if row is None or row["delta_ap"] is None else 100 * row["delta_ap"] for row in found]
         columns.insert(1, Column("diff", [Cell(delta) for delta in deltas], group, signed=True))
@@ -264,12 +244,6 @@ def _beside(line: Line, new: Record) -> dict[str, Any] | None:
     return comparison(row, new, new.metrics.model_copy(update={"ap": ap}), differences=differences)
 
 
-def _source(row: Mapping[str, Any] | None) -> str | None:
-    if row is None:
-        return None
-    table = str(row["table"])
-    return f"{row['source']}, {f'table {table}' if table.isdigit() else table}"
-
-
-def _amount(own: int | None, upscaler: int, unit: float) -> float | None:
+def amount(own: int | None, upscaler: int, unit: float) -> float | None:
+    """Parameters or multiply-adds of network and upscaler together; None where not measured."""
     return None if own is None else (own + upscaler) / unit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -156,6 +156,14 @@ def lines_over(sweep: Sweep, records: Iterable[Record]) -> list[Line]:
             words = {**components, **trained, "weights": role, "weights hash": weights}
             lines.append(_line(method, words, own, sweep.place))
     return sorted(lines, key=_order)
+
+
+def at_one_size(line: Line) -> Line:
+    """A line whose records are of one size, told with the epochs that were run there."""
+    epochs = {record.training.epochs for record in line.records if record.training is not None}
+    if not line.components["epochs"] or len(epochs) != 1:
+        return line
+    return replace(line, components={**line.components, "epochs": _counted_epochs(epochs.pop())})
 
 
 def line_labels(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
@@ -386,7 +394,11 @@ def _epochs(training: Training, size: Size | None) -> str:
     own = training.numbers.get("epochs") is None
     if size is not None and training.recipe in RECIPES:
         own = own or load_recipe(training.recipe, size).epochs == training.epochs
-    return "its own epochs" if own else f"{training.epochs} epoch{'' if training.epochs == 1 else 's'}"
+    return "its own epochs" if own else _counted_epochs(training.epochs)
+
+
+def _counted_epochs(epochs: int) -> str:
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _settings(record: Record) -> dict[str, str]:

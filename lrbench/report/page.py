@@ -17,7 +17,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -29,10 +29,17 @@ from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.method import Listing, list_methods, load_method, reported_labels
 from lrbench.records import Record, newest, read_records, record_path, write_atomic
-from lrbench.report.lines import Line, line_labels, lines_of, size_of
-from lrbench.report.numbers import ABSENT, METRIC_COLUMNS, metric_heading, percent
+from lrbench.report.lines import Line, at_one_size, line_labels, lines_of, size_of
+from lrbench.report.numbers import ABSENT, METRIC_COLUMNS, interval, metric_heading, percent
 from lrbench.report.plots import COLOURS, ERROR_COLOURS, MARKERS
-from lrbench.report.reported import PERCENTAGES, comparison, data_in_words, find, has_reported_measure
+from lrbench.report.reported import (
+    PERCENTAGES,
+    comparison,
+    data_in_words,
+    find,
+    has_reported_measure,
+    table_in_words,
+)
 from lrbench.report.sketches import Read, Sketches, sketches
 from lrbench.report.tables import letters
 from lrbench.structures import POSES, Rescoring
@@ -174,8 +181,9 @@ class Notes:
     marks: dict[str, str] = field(default_factory=dict)
 
     def letters(self, texts: Iterable[str]) -> str:
-        """Letters of some notes, separated by commas; equal notes share one."""
-        return ",".join(self.marks.setdefault(text, letters(len(self.marks))) for text in texts)
+        """Letters of some notes in their order, separated by commas; equal notes share one."""
+        own = {self.marks.setdefault(text, letters(len(self.marks))) for text in texts}
+        return ",".join(letter for letter in self.marks.values() if letter in own)
 
 
 @dataclass
@@ -312,7 +320,11 @@ def groups_of(records: Sequence[Record], beside: Beside, predictions: Read) -> l
     groups = []
     for number, lines in enumerate(members):
         words = _words(lines)
-        rows = [Row(record, line.components, beside(record)) for line in lines for record in line.records]
+        rows = [
+            Row(record, at_one_size(replace(line, records=(record,))).components, beside(record))
+            for line in lines
+            for record in line.records
+        ]
         done = [record for line in lines for record in line.records if record.status == "done"]
         metric = _ranked_by(rows)
         groups.append(
@@ -375,12 +387,12 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
             "sr", "Upscaler", "in front of the network, and what the network behind it was trained on", number=False
         ),
         Column("ap", "AP", "OKS average precision, %"),
-        Column("ci95", "95 % interval", "of AP, over images, %"),
+        Column("ci95", "95 % interval", "of AP, or of what the row has instead, over images, %"),
         *(Column(name, heading, f"{heading}, %") for heading, name in METRIC_COLUMNS if name != "ap"),
-        *(Column(name, metric_heading(name), f"{metric_heading(name)}, %") for name in further),
         Column(
             "reported", "reported AP", "printed by a paper, not measured here; letters say how its protocol differs"
         ),
+        *(Column(name, metric_heading(name), f"{metric_heading(name)}, %") for name in further),
         Column("params", "Params (M)", "million parameters of network and upscaler"),
         Column("macs", "GMACs", "billion multiply-adds for one crop, without its mirror image"),
         Column("latency", "ms", "latency of one crop: forward pass and decoding, median"),
@@ -397,12 +409,14 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
 def _texts(row: Row) -> dict[str, str]:
     """Cells of a row as printed, by column; without those of metrics it does not have."""
     record, costs = row.record, row.costs
-    interval = record.ci95.get("ap")
+    name = _ranked_by([row])
+    told = "" if name == "ap" else f"{metric_heading(name)} "
+    ends = row.intervals.get(name)
     cells = {
         "method": " ".join(filter(None, (record.call.name, row.settings))),
         "res": record.call.res,
         "sr": row.front,
-        "ci95": f"{percent(interval[0])}..{percent(interval[1])}" if interval else "",
+        "ci95": f"{told}{interval(ends)}" if ends else "",
         **{name: percent(value) for name, value in row.metrics.items()},
         "reported": percent(row.reported["ap"]) if row.reported else "",
         "params": _decimals(costs["params"], 1),
@@ -424,7 +438,7 @@ def _sort_values(row: Row, columns: Sequence[Column]) -> list[Any]:
         **{name: _present(value) for name, value in row.metrics.items()},
         **row.costs,
         "res": size.height * size.width if size else None,
-        "ci95": record.ci95["ap"][0] if "ap" in record.ci95 else None,
+        "ci95": row.intervals.get(_ranked_by([row]), (None,))[0],
         "reported": row.reported["ap"] if row.reported else None,
         "seed": record.provenance.seed,
     }
@@ -634,10 +648,8 @@ def _rank(metric: str, row: Row) -> tuple[float, str, str]:
 
 
 def _source(reported: Mapping[str, Any]) -> str:
-    table = str(reported["table"])
-    where = f"table {table}" if table.isdigit() else table
     scored = " ".join(filter(None, (reported["dataset"], reported["split"], reported["boxes"])))
-    return f"reported by {', '.join(filter(None, (reported['source'], where)))} ({scored})"
+    return f"reported by {table_in_words(reported['source'], reported['table'])} ({scored})"
 
 
 def _present(value: float | None) -> float | None:

@@ -12,19 +12,12 @@ from lrbench.method import load_method
 from lrbench.published import Entry, entries, measurements
 from lrbench.records import Record, newest
 from lrbench.report import reported
-from lrbench.report.formats import Cell, Column, Group, Interval, Layout, Spread
-from lrbench.report.leaderboard import (
-    Scoring,
-    by_scoring,
-    interval,
-    latest,
-    metric,
-    pooled,
-    split_notes,
-)
+from lrbench.report.formats import Cell, Column, Group, Interval, Layout
+from lrbench.report.leaderboard import INTERVAL_WORDS, Scoring, by_scoring, split_notes
 from lrbench.report.lines import Line, lines_of
 from lrbench.report.numbers import FURTHER_HEADINGS, METRIC_COLUMNS, metric_heading
-from lrbench.report.reported import PERCENTAGES, Reported
+from lrbench.report.reported import PERCENTAGES, Reported, has_reported_measure
+from lrbench.report.seeds import ReadMatches, interval, latest, mean, metric, no_matches, pooled
 
 MEASURED_ANYWAY = ("ar", *FURTHER_HEADINGS)
 """Metrics that have a measured column besides the table's first one, where the paper prints them."""
@@ -39,7 +32,7 @@ class Measured:
 
     Attributes:
         records: seeds of one thing.
-        ends: 95 % interval of the table's first metric, of the newest run, in percent.
+        ends: 95 % interval of the table's first metric over images, in percent.
         delta: measured - reported of the table's first metric, in percent points; None where not formed.
         bounds: its 95 % interval.
         notes: everything in which the protocols differ, and why there is no difference.
@@ -52,7 +45,7 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def paper_table(name: str, records: Sequence[Record]) -> Layout:
+def paper_table(name: str, records: Sequence[Record], matches: ReadMatches = no_matches) -> Layout:
     """A published table as its paper prints it, followed by what was measured.
 
     Rows and columns are those that the paper prints, in its order; columns it leaves empty are left out. One group of
@@ -63,6 +56,7 @@ def paper_table(name: str, records: Sequence[Record]) -> Layout:
     Args:
         name: of the table, for example ``cal/8``.
         records: in any order; those that measure no row are left out.
+        matches: of the records, for intervals of several seeds.
 
     Raises:
         ValueError: no such table.
@@ -72,7 +66,7 @@ def paper_table(name: str, records: Sequence[Record]) -> Layout:
     metrics = [metric for metric in (*_coco_metrics(), *_further_metrics(rows)) if any(_value(r, metric) for r in rows)]
     first, shared = metrics[0] if metrics else "ap", any(row.sr != "none" for row in rows)
     found = {
-        scoring: [_measured(entry, members, first, scoring, shared_pixels=shared) for entry in printed]
+        scoring: [_measured(entry, members, first, scoring, matches, shared_pixels=shared) for entry in printed]
         for scoring, members in by_scoring(newest(records)).items()
     }
     found = {scoring: measured for scoring, measured in found.items() if any(row.records for row in measured)}
@@ -91,7 +85,7 @@ def paper_table(name: str, records: Sequence[Record]) -> Layout:
     if any(row.delta is not None for row in every):
         captions.append("diff: measured - reported; it still holds every difference of protocol in the footnotes")
     if any(row.ends is not None for row in every):
-        captions.append("95% CI: over the images scored, of the newest run; other trainings are not in it")
+        captions.append(INTERVAL_WORDS)
     if any(row.bounds is not None for row in every):
         captions.append("95% CI of diff: as that of the measured number; the reported one counts as exact")
     if any(len(row.records) > 1 for row in every):
@@ -184,10 +178,18 @@ def _measured_columns(heading: str, measured: Sequence[Measured], metrics: Seque
 
 
 def _measured(
-    entry: Entry, records: Sequence[Record], first: str, scoring: Scoring, *, shared_pixels: bool
+    entry: Entry,
+    records: Sequence[Record],
+    first: str,
+    scoring: Scoring,
+    matches: ReadMatches,
+    *,
+    shared_pixels: bool,
 ) -> Measured:
     """What was measured for a row under one protocol: the newest record of its kind and the other seeds of that."""
-    lines = lines_of(record for record in measurements(entry, records) if metric(record, first) is not None)
+    row = entry.reported
+    fitting = [record for record in measurements(entry, records) if metric(record, first) is not None]
+    lines = lines_of(record for record in fitting if _same_keypoints(row, record))
     if not lines:
         return Measured()
 
@@ -200,18 +202,25 @@ def _measured(
 
     line = max(lines, key=preference)
     new = latest(line.records)
-    value = pooled(line.records, first)
-    mean = value.mean if isinstance(value, Spread) else value
-    assert isinstance(mean, float)
-    metrics = new.metrics.model_copy(update={"ap": mean / 100}) if first == "ap" else new.metrics
-    row = entry.reported
+    value = mean(pooled(line.records, first))
+    assert value is not None
+    metrics = new.metrics.model_copy(update={"ap": value / 100}) if first == "ap" else new.metrics
     beside = reported.comparison(row, new, metrics, differences=_own_differences(new))
     delta, bounds = None, None
     if first == "ap" and beside["delta_ap"] is not None and row.ap is not None:
-        delta, bounds = 100 * beside["delta_ap"], interval(new, first, less=row.ap)
+        delta, bounds = 100 * beside["delta_ap"], interval(line.records, first, matches, less=row.ap)
     elif _value(row, first) is not None:
         beside["protocol_differs"].append(_not_formed(row, scoring))
-    return Measured(line.records, interval(new, first), delta, bounds, tuple(beside["protocol_differs"]))
+    return Measured(
+        line.records, interval(line.records, first, matches), delta, bounds, tuple(beside["protocol_differs"])
+    )
+
+
+def _same_keypoints(row: Reported, record: Record) -> bool:
+    """Whether the AP of a record is of the keypoints of a row: CrowdPose's and COCO's measure nothing of each other."""
+    if row.dataset == "CrowdPose":
+        return "ap_easy" in record.further
+    return record.metrics.ap is None or has_reported_measure(record)
 
 
 def _not_formed(row: Reported, scoring: Scoring) -> str:
@@ -238,7 +247,9 @@ def _heading(scoring: Scoring, others: Sequence[Scoring]) -> str:
     alike = [other for other in others if (other.dataset, other.on_coco) == (scoring.dataset, scoring.on_coco)]
     for kind, words in scoring.parts.items():
         if any(other.parts[kind] != words for other in alike):
-            told.append(words)
+            detected = {other.boxes for other in alike} - {"gt"}
+            # the caption names the file; a heading does where there are several
+            told.append("detected boxes" if kind == "boxes" and detected == {scoring.boxes} else words)
             alike = [other for other in alike if other.parts[kind] == words]
     return f"measured on {', '.join(told)}"
 

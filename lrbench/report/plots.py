@@ -489,7 +489,7 @@ def _by_height(lines: Sequence[Line]) -> Figure:
     res = lines[0].records[0].call.res
     title = f"AP by person height{f' at {res}' if res else ''}, measured on {_data(lines)}"
     if any(each.ci95 for found in bins.values() for each in found):
-        shared = [*shared, INTERVALS]
+        shared = [*shared, _intervals_in_words(lines)]
     _finish(figure, axes, title, shared, _repeats(lines, lambda record: record.call.res), handles)
     return figure
 
@@ -746,7 +746,12 @@ def _repeats(lines: Sequence[Line], place: Callable[[Record], X]) -> str:
 def _intervals(lines: Sequence[Line]) -> list[str]:
     """What the wide bars are, where there are any."""
     measured = any("ap" in record.ci95 for line in lines for record in line.records)
-    return [INTERVALS] if measured else []
+    return [_intervals_in_words(lines)] if measured else []
+
+
+def _intervals_in_words(lines: Sequence[Line]) -> str:
+    several = any(len({record.provenance.seed for record in line.records}) > 1 for line in lines)
+    return f"{INTERVALS}, of several seeds the mean of their ends" if several else INTERVALS
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -16,10 +16,10 @@ from typing import Any
 from lrbench.geometry import Size
 from lrbench.method import reported_labels
 from lrbench.records import Record, newest, read_records, write_atomic
-from lrbench.report.formats import Cell, Column, Group, Interval, Layout, Spread, Value, markdown
+from lrbench.report.formats import Cell, Column, Group, Interval, Layout, markdown
 from lrbench.report.frontier import Point, front
-from lrbench.report.leaderboard import COST, by_scoring, leaderboard, pooled
-from lrbench.report.lines import Line, line_labels, lines_of, size_of
+from lrbench.report.leaderboard import COST, Scoring, by_scoring, leaderboard
+from lrbench.report.lines import Line, at_one_size, line_labels, lines_of, size_of
 from lrbench.report.plots import (
     ERROR_COLOURS,
     Drawing,
@@ -30,6 +30,7 @@ from lrbench.report.plots import (
     save_svg,
 )
 from lrbench.report.resolution import summary
+from lrbench.report.seeds import matches_below, mean, pooled, spread
 from lrbench.report.upscaled import super_resolution
 
 NOTES = "notes.md"
@@ -77,6 +78,9 @@ FIGURES_OF = {
     "Cost": ("ap_over_macs", "ap_over_latency"),
 }
 """Kinds of figures by section."""
+
+FOLDED = ("Degraded pixels", "Person height", "Kinds of errors", "Cost")
+"""Sections whose tables are long, and closed until a reader opens them."""
 
 
 def write(results: Path) -> list[Path]:
@@ -126,11 +130,14 @@ def readme(results: Path) -> str:
     notes = read_notes(results / NOTES)
     done = [record for record in records if record.status == "done"]
     scored = [record for record in done if record.metrics.ap is not None]
+    plain, degraded = ([r for r in done if Scoring.of(r).plain is kind] for kind in (True, False))
+    matches = matches_below(results)
     tables: dict[str, Iterable[Layout]] = {
         "What was measured": [_measured(records)],
-        "Leaderboards": map(with_front, leaderboard(done)),
+        "Leaderboards": map(with_front, leaderboard(plain, matches)),
         "AP over resolution": resolutions(scored),
-        "Super-resolution": super_resolution(scored, results),
+        "Super-resolution": super_resolution(scored, matches),
+        "Degraded pixels": map(with_front, leaderboard(degraded, matches)),
         "Person height": person_heights(done),
         "Kinds of errors": error_kinds(done),
         "Cost": benchmarks(results / "benchmarks"),
@@ -144,7 +151,8 @@ def readme(results: Path) -> str:
             for each in drawn
             if each.kind in FIGURES_OF.get(heading, ())
         ]
-        body = [notes.get(heading, ""), *embedded, *(markdown(table).strip() for table in tables.get(heading, ()))]
+        drawn_up = (markdown(table, folded=heading in FOLDED).strip() for table in tables.get(heading, ()))
+        body = [notes.get(heading, ""), *embedded, *drawn_up]
         if any(body):
             parts += [f"## {heading}", *body]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -174,9 +182,11 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def with_front(table: Layout) -> Layout:
-    """A leaderboard with a column that marks the Pareto front of AP over multiply-adds."""
+    """A leaderboard with a column that marks the Pareto front of AP over multiply-adds; as it is where none has AP."""
     columns = {column.heading: column for column in table.columns if column.group is None or not column.reported}
-    aps, macs = ([_number(cell.value) for cell in columns[name].cells] for name in ("AP", "GMACs"))
+    if "AP" not in columns:
+        return table
+    aps, macs = ([mean(cell.value) for cell in columns[name].cells] for name in ("AP", "GMACs"))
     pairs = {row: Point(m, ap) for row, (m, ap) in enumerate(zip(macs, aps, strict=True)) if None not in (m, ap)}  # type: ignore[arg-type]
     kept = {row for row, best in zip(pairs, front(list(pairs.values())), strict=True) if best}
     marks = Column("Front", [Cell("yes" if row in kept else "") for row in range(table.rows)], COST)
@@ -221,11 +231,14 @@ def person_heights(records: Sequence[Record]) -> Iterator[Layout]:
             group = Group(f"{ends_in_words(*ends)} px, n={counted(own.persons for own in members)}")
             own = [height_bins(line.records).get(ends, []) for line in lines]
             aps = [[100 * each.ap for each in found if each.ap is not None] for found in own]
-            columns.append(Column("AP", [Cell(_several(values)) for values in aps], group))
+            columns.append(Column("AP", [Cell(spread(values)) for values in aps], group))
             if any(each.ci95 for found in own for each in found):
                 ends_95 = [[each.ci95 for each in found if each.ci95 is not None] for found in own]
                 columns.append(Column("95% CI", [Cell(_mean_ends(found)) for found in ends_95], group))
-        yield Layout(title, columns, [*_shared(lines), "Height: of the annotated box, px of the picture."])
+        captions = [*_shared(lines), "Height: of the annotated box, px of the picture."]
+        if any(column.heading == "95% CI" for column in columns) and any(len(line.records) > 1 for line in lines):
+            captions.append("95% CI: over images; of several seeds the mean of their ends.")
+        yield Layout(title, columns, captions)
 
 
 def error_kinds(records: Sequence[Record]) -> Iterator[Layout]:
@@ -235,21 +248,21 @@ def error_kinds(records: Sequence[Record]) -> Iterator[Layout]:
         columns = _stub(lines)
         shares, gains = Group("keypoints of matched persons (%)"), Group("AP won by mending all")
         for kind in ERROR_COLOURS:
-            values = [_several([100 * own.errors[kind] for own in each if kind in own.errors]) for each in found]
+            values = [spread([100 * own.errors[kind] for own in each if kind in own.errors]) for each in found]
             columns.append(Column(kind, [Cell(value) for value in values], shares))
         for kind in dict.fromkeys(kind for each in found for own in each for kind in own.gains):
             won = [[100 * gain for own in each if (gain := own.gains.get(kind)) is not None] for each in found]
-            columns.append(Column(kind, [Cell(_several(values)) for values in won], gains, signed=True))
+            columns.append(Column(kind, [Cell(spread(values)) for values in won], gains, signed=True))
         lost = [[100 * own.undetected for own in each if own.undetected is not None] for each in found]
-        columns.append(Column("undetected (%)", [Cell(_several(values)) for values in lost], Group("persons")))
+        columns.append(Column("undetected (%)", [Cell(spread(values)) for values in lost], Group("persons")))
         far = Group("error (px), median")
         for heading, name in (("picture", "pixel_error"), ("crop", "crop_error")):
             px = [[value for own in each if (value := getattr(own, name)) is not None] for each in found]
-            columns.append(Column(heading, [Cell(_several(values)) for values in px], far, decimals=2))
+            columns.append(Column(heading, [Cell(spread(values)) for values in px], far, decimals=2))
         near = Group("PCK, share of the box's longer side")
         for share in dict.fromkeys(share for each in found for own in each for share in own.pck):
             right = [[100 * pck for own in each if (pck := own.pck.get(share)) is not None] for each in found]
-            columns.append(Column(share, [Cell(_several(values)) for values in right], near))
+            columns.append(Column(share, [Cell(spread(values)) for values in right], near))
         yield Layout(title, columns, _shared(lines))
 
 
@@ -317,8 +330,8 @@ def _alike(records: Iterable[Record]) -> Iterator[tuple[str, list[Line]]]:
     for scoring, members in by_scoring(records).items():
         sizes = {record.call.res for record in members}
         for res in sorted(sizes, key=lambda res: Size.parse(res) if res else Size(1, 1)):
-            lines = lines_of(record for record in members if record.call.res == res)
-            lines.sort(key=lambda line: -(_number(pooled(line.records, "ap")) or 0.0))
+            lines = [at_one_size(line) for line in lines_of(r for r in members if r.call.res == res)]
+            lines.sort(key=lambda line: -(mean(pooled(line.records, "ap")) or 0.0))
             yield scoring.in_words + (f"; crops {res}" if res else ""), lines
 
 
@@ -339,20 +352,9 @@ def _epochs(line: Line) -> str:
     return ", ".join(" or ".join(map(str, sorted(epochs))) or "-" for epochs in own)
 
 
-def _several(values: Sequence[float]) -> Value:
-    """One number, or several of different seeds."""
-    if len(values) > 1:
-        return Spread(statistics.fmean(values), statistics.stdev(values), len(values))
-    return values[0] if values else None
-
-
 def _mean_ends(ends: Sequence[tuple[float, float]]) -> Interval | None:
     """Of several seeds, which share the images, the mean of their ends; percent."""
     return Interval(*(100 * statistics.fmean(values) for values in zip(*ends, strict=True))) if ends else None
-
-
-def _number(value: Value) -> float | None:
-    return value.mean if isinstance(value, Spread) else value if isinstance(value, float) else None
 
 
 def _objects(value: Any) -> bool:

@@ -185,7 +185,7 @@ def tables() -> list[PublishedTable]:
     listed = []
     for name, rows in _tables().items():
         scored = dict.fromkeys(f"{row.dataset} {row.split}".strip() for row in rows)
-        title = f"{_title(rows[0])}: {', '.join(scored)}"
+        title = f"{table_in_words(rows[0].source, rows[0].table)}: {', '.join(scored)}"
         sizes = tuple(sorted({row.size for row in rows if row.size is not None}))
         listed.append(PublishedTable(name, title, sizes, len(rows)))
     return listed
@@ -358,6 +358,11 @@ def extra_training_data(reported: Reported) -> str:
     return ""
 
 
+def table_in_words(source: str, table: str) -> str:
+    """Where a number is printed: ``arXiv:2109.09090, table 8``."""
+    return f"{source}, table {table}" if table.isdigit() else f"{source}, {table}"
+
+
 def is_coco(dataset: str, split: str, persons: int | None, coco_split: str) -> bool:
     """Whether data is the whole of a COCO split: by its name, and by its number of persons where that is known."""
     named = dataset.casefold() in ("coco", "coco2017") and split in (coco_split, coco_split.removesuffix("2017"))
@@ -519,10 +524,6 @@ def _size(cells: Mapping[str, str]) -> Size | None:
     # rows with an upscaler may give the network's input; the crop that was enlarged is then in the note
     crop = re.match(r"source crop (\d+x\d+)", cells["note"])
     return Size.parse(crop[1]) if crop else size
-
-
-def _title(row: Reported) -> str:
-    return f"{row.source}, table {row.table}" if row.table.isdigit() else f"{row.source}, {row.table}"
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lrbench.geometry import Size
 from lrbench.report.lines import Line, size_of
+from lrbench.report.numbers import ABSENT, percent
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class ResolutionSummary:
 
     @property
     def half_in_words(self) -> str:
-        """``97 px``; ``below 64x48`` for a line that keeps more than half, `-` for one with nothing to lose."""
+        """``97 px``; ``below 64x48`` for a line that keeps more than half, `-` for one whose AP is printed as 0."""
         smallest, largest = self.sizes
-        if self.aps[largest] <= 0:
-            return "-"
+        if percent(self.aps[largest]) == percent(0):
+            return ABSENT
         return f"below {smallest}" if self.half is None else f"{self.half:.0f} px"
 
 

@@ -28,16 +28,13 @@ from lrbench.inference import predict
 from lrbench.loading import Crops
 from lrbench.method import Method
 from lrbench.pairs import some
-from lrbench.structures import COCO, Persons
+from lrbench.structures import Persons, Skeleton
 
 COLUMNS = 6
 """Tiles side by side, at most."""
 
-SIDE = np.array([name.startswith("left") - name.startswith("right") for name in COCO.keypoints])
-"""Of every keypoint: 1 left, -1 right, 0 the nose. That of a bone is the sign of the sum over its ends."""
-
 COLOURS = {1: "#56B4E9", -1: "#E69F00", 0: "#FFFFFF"}
-"""Of the sides: sky blue and orange of Okabe and Ito's palette, and white between them."""
+"""Of the sides, 1 left and -1 right: sky blue and orange of Okabe and Ito's palette, and white between them."""
 
 FAINT = 0.3
 """Opacity of keypoints whose score does not count for the score of their person."""
@@ -83,7 +80,8 @@ def strip(bench: Bench, cells: Sequence[Cell], out: Path, *, person: int | None 
     """Draw the original, the low-resolution pixels, and what the pose network of every cell sees and says.
 
     The person's annotated box is cropped, whatever boxes the cells are scored with. Below each prediction stands its
-    OKS with the annotation, as COCO counts it. A cell without weights has an empty tile that says so.
+    OKS with the annotation, as COCO counts it, where that is the measure of the data. A cell without weights has an
+    empty tile that says so.
 
     Args:
         bench: opens data and weights.
@@ -103,14 +101,14 @@ def strip(bench: Bench, cells: Sequence[Cell], out: Path, *, person: int | None 
     dataset = bench.dataset(cells[0].data, cells[0].split)
     one = some(dataset.persons, np.array([dataset.row_of(person)]))
     rows = _side_by_side([_open(bench, cell, one) for cell in cells])
-    area = _area(dataset, int(one.id[0]))
+    area = _area(dataset, int(one.id[0])) if dataset.metric == "oks" else None
     tiles = [_original(rows[0].crops, copy=bool(dataset.source)), *_inputs(rows)]
     tiles += [_seen(row, title, area) for row, title in zip(rows, _titles(rows), strict=True)]
-    figure = _draw(tiles)
+    figure = _draw(tiles, dataset.persons.skeleton)
     who = f"{dataset.name}/{dataset.split}, person {int(one.id[0])}, annotated box {one.box[0, 3]:.0f} px high"
     figure.suptitle(f"{who}\none person: an illustration, no evidence of a difference", fontsize=9)
-    legend = "blue: the person's left; orange: right; faint: score too low to count; OKS with the annotation"
-    figure.supxlabel(legend, fontsize=7)
+    legend = "blue: the person's left; orange: right; faint: score too low to count"
+    figure.supxlabel(legend if area is None else f"{legend}; OKS with the annotation", fontsize=7)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150, format="png")
     return out
@@ -189,8 +187,8 @@ def _titles(rows: Sequence[Row]) -> list[str]:
     return titles
 
 
-def _seen(row: Row, title: str, area: float) -> Tile:
-    """What the pose network of a row sees, and where it finds the keypoints."""
+def _seen(row: Row, title: str, area: float | None) -> Tile:
+    """What the pose network of a row sees, and where it finds the keypoints; without an area no OKS."""
     if row.opened is None:
         return Tile(title, _blank(row), "not trained")
     method, crops, persons = row.method, row.crops, row.crops.persons
@@ -208,10 +206,13 @@ def _seen(row: Row, title: str, area: float) -> Tile:
         place = compose(enlargement(crops.frame, method.upscaling.scale, "composed"), place)
         interpolation = "auto"
     opacity = np.where(score > method.rescoring.confident, 1.0, FAINT)
+    note = "predicted keypoints"
+    if area is not None:
+        note = f"OKS {_oks(xy, persons.keypoints[0], labelled, area, persons.skeleton):.2f}"
     return Tile(
         title,
         seen[0][0].permute(1, 2, 0).numpy(),
-        f"OKS {_oks(xy, persons.keypoints[0], labelled, area):.2f}",
+        note,
         np.column_stack([apply(place, xy), opacity]),
         interpolation,
     )
@@ -222,15 +223,15 @@ def _blank(row: Row) -> Pixels:
     return np.full((size.height, size.width, 3), 224, np.uint8)
 
 
-def _oks(predicted: Float, true: Float, labelled: NDArray[np.bool_], area: float) -> float:
+def _oks(predicted: Float, true: Float, labelled: NDArray[np.bool_], area: float, skeleton: Skeleton) -> float:
     """COCO's OKS: of the labelled keypoints, over the area of the annotation."""
     # the others are put where they miss nothing, and what is missed is shared among the labelled ones
     placed = np.where(labelled[:, None], predicted, true)
-    missed = 1 - float(oks(placed, area, true[None], np.array([area]))[0])
+    missed = 1 - float(oks(placed, area, true[None], np.array([area]), skeleton)[0])
     return 1 - missed * len(labelled) / int(labelled.sum())
 
 
-def _draw(tiles: Sequence[Tile]) -> Figure:
+def _draw(tiles: Sequence[Tile], skeleton: Skeleton) -> Figure:
     columns = min(COLUMNS, len(tiles))
     lines = -(-len(tiles) // columns)
     figure = Figure(figsize=(2.0 * columns, 3.3 * lines + 0.6), layout="constrained")
@@ -243,19 +244,23 @@ def _draw(tiles: Sequence[Tile]) -> Figure:
         axis.set_title(tile.title, fontsize=7)
         axis.set_xlabel(tile.note, fontsize=8)
         if tile.keypoints is not None:
-            _draw_skeleton(axis, tile.keypoints[:, :2], tile.keypoints[:, 2])
+            _draw_skeleton(axis, tile.keypoints[:, :2], tile.keypoints[:, 2], skeleton)
     return figure
 
 
-def _draw_skeleton(axis: Axes, xy: Float, opacity: Float) -> None:
-    """Bones and keypoints with a thin dark outline; a bone is as faint as the fainter of its ends."""
-    bones = np.array(COCO.bones)
+def _draw_skeleton(axis: Axes, xy: Float, opacity: Float, skeleton: Skeleton) -> None:
+    """Bones and keypoints with a thin dark outline; a bone is as faint as the fainter of its ends.
+
+    The side of a bone is the sign of the sum over its ends.
+    """
+    side = np.array([name.startswith("left") - name.startswith("right") for name in skeleton.keypoints])
+    bones = np.array(skeleton.bones)
     bones = bones[opacity[bones].min(1) > 0]
-    sides = [COLOURS[side] for side in np.sign(SIDE[bones].sum(1)).tolist()]
+    sides = [COLOURS[one] for one in np.sign(side[bones].sum(1)).tolist()]
     for width, colours in ((2.4, "black"), (1.4, sides)):
         shades = to_rgba_array(colours, opacity[bones].min(1))
         axis.add_collection(LineCollection(xy[bones], colors=shades, linewidths=width))
     drawn = np.flatnonzero(opacity)
-    shades = to_rgba_array([COLOURS[side] for side in SIDE[drawn].tolist()], opacity[drawn])
+    shades = to_rgba_array([COLOURS[one] for one in side[drawn].tolist()], opacity[drawn])
     outline = to_rgba_array("black", opacity[drawn]).tolist()
     axis.scatter(xy[drawn, 0], xy[drawn, 1], s=10, c=shades, edgecolors=outline, linewidths=0.6, zorder=3)

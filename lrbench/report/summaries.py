@@ -25,9 +25,9 @@ def record_summary(record: Record) -> Group:
     name = " ".join(part for part in (call.name, call.backbone, call.res) if part)
     trained = f", trained on {record.training.data}, recipe {record.training.recipe}" if record.training else ""
     title = f"{name} on {protocol.dataset}/{protocol.split}{trained}"
-    about = (
-        f"{record.counts.persons} persons in {record.counts.images} images, boxes {protocol.boxes}, "
-        f"flip {'on' if protocol.flip else 'off'}, record {record.key}"
+    made = [] if call.name == "predictions" else [f"boxes {protocol.boxes}", f"flip {'on' if protocol.flip else 'off'}"]
+    about = ", ".join(
+        [f"{record.counts.persons} persons in {record.counts.images} images", *made, f"record {record.key}"]
     )
     table = Table()
     rows = [(label, getattr(record.metrics, name), name) for label, name in zip(LABELS, METRICS, strict=True)]
@@ -59,9 +59,11 @@ def diagnosis_in_words(record: Record) -> list[str]:
             if found.persons
         )
         lines.append(f"AP by height of the person in px (interval; persons): {', '.join(bins)}")
-    if told.errors:
-        kinds = ", ".join(f"{kind} {percent(share)}" for kind, share in told.errors.items())
-        lines.append(f"keypoints of matched persons, %: {kinds}; persons not found: {percent(told.undetected)} %")
+    kinds = ", ".join(f"{kind} {percent(share)}" for kind, share in told.errors.items())
+    if told.undetected is not None:
+        matched = f"keypoints of matched persons, %: {kinds}; " if kinds else ""
+        lines.append(f"{matched}persons not found: {percent(told.undetected)} %")
+    if kinds:
         gains = ", ".join(f"{kind} {signed(gain)}" for kind, gain in told.gains.items())
         lines.append(f"AP if all errors of a kind were mended: {gains}")
     if told.pck:

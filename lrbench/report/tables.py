@@ -26,7 +26,7 @@ from lrbench.scoring import BOOTSTRAP, HEADLINE
 from lrbench.structures import POSES
 
 EXPENDABLE = (
-    "Backbone", "backbone", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI", "AP 95% CI",
+    "Backbone", "backbone", "ms", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI", "AP 95% CI",
 )  # fmt: skip
 """Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
 all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
@@ -259,7 +259,8 @@ def pooled(rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]
         rows, ranked: as in `compare_table`.
 
     Returns:
-        Rows with means over seeds as their metrics, and with ``std`` and ``gap``, as far as `ranked` has them.
+        Rows with means over seeds as their metrics, ``seed`` a text where they are several, and with ``std``,
+        ``by_seed`` and ``gap``, as far as `ranked` has them.
     """
     first = {method["rows"][0]: method for method in ranked}
     merged = {place for method in ranked for place in method["rows"][1:]}
@@ -270,9 +271,7 @@ def pooled(rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]
             listed += [] if place in merged else [dict(row)]
             continue
         known = method["metrics"]
-        told = dict(row.get("metrics") or {})
-        known = {name: numbers for name, numbers in known.items() if told.get(name) is not None}
-        told |= {name: numbers["mean"] for name, numbers in known.items()}
+        told = {**(row.get("metrics") or {}), **{name: numbers["mean"] for name, numbers in known.items()}}
         ends = {name: numbers["ci95"] for name, numbers in known.items()}
         reported = row.get("reported")
         if reported and reported.get("delta_ap") is not None and "ap" in known:
@@ -285,6 +284,7 @@ def pooled(rows: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]
                 "ci95": ends,
                 "reported": reported,
                 "std": known["ap"]["std"] if several and "ap" in known else None,
+                "seed": ", ".join(map(str, method["seeds"])) if several else row.get("seed"),
                 "by_seed": [(rows[at].get("metrics") or {}).get("ap") for at in method["rows"]] if several else [],
                 "gap": method["difference"],
             }
@@ -320,11 +320,13 @@ def _sheet(
         sheet.columns.append(Column("Upscaler", [row.get("sr") or "none" for row in rows], left=True))
     if poses:
         sheet.columns.append(Column("Pose", [row.get("pose") or "" for row in rows], left=True))
-    if len(seeds) > 1 and not any(row.get("by_seed") for row in rows):
-        given = [row.get("seed") for row in rows]
+    given = [row.get("seed") for row in rows]
+    if len(_distinct(given)) > 1:  # where all rows have the same ones, the title says which
         sheet.columns.append(Column("Seed", [ABSENT if seed is None else str(seed) for seed in given]))
     sheet.columns.append(Column("Params (M)", [_scaled(row.get("params"), 1e6, 1) for row in rows]))
     sheet.columns.append(Column("GMACs", [_scaled(row.get("macs"), 1e9, 2) for row in rows]))
+    if any(row.get("latency_ms") is not None for row in rows):
+        sheet.columns.append(Column("ms", [_scaled(row.get("latency_ms"), 1, 1) for row in rows]))
     further = _distinct(name for row in rows for name in row.get("further") or {} if name in FURTHER_HEADINGS)
     known = [(label, name) for label, name in METRIC_COLUMNS if not further or _any_metric(rows, name)]
     for label, name in known:
@@ -355,19 +357,33 @@ def _add_uncertainty(sheet: Sheet, rows: Sequence[Mapping[str, Any]]) -> None:
     if any(row.get("by_seed") for row in rows):
         spread = [row.get("std") for row in rows]
         sheet.columns.append(Column("± seeds", [ABSENT if std is None else f"{100 * std:.1f}" for std in spread]))
-        by_seed = (f"{row['method']} {' '.join(map(percent, row['by_seed']))}" for row in rows if row.get("by_seed"))
+        apart = ("row", "method", "res", "lr_preset", "sr", "pose")
+        shown = [name for name in apart if name == "method" or len(_distinct(row.get(name) for row in rows)) > 1]
+        by_seed = (
+            " ".join([*(str(row[name]) for name in shown if row.get(name)), *map(percent, row["by_seed"])])
+            for row in rows
+            if row.get("by_seed")
+        )
         sheet.captions.append(
             "± seeds: standard deviation of AP between trainings; numbers are means over seeds. AP by seed: "
             f"{', '.join(by_seed)}."
         )
     gaps = [row.get("gap") for row in rows]
     if any(gaps):
-        sheet.columns.append(Column("to best", [signed(gap["value"]) if gap else "" for gap in gaps]))
-        sheet.columns.append(Column("diff 95% CI", [interval(gap["ci95"], signs=True) if gap else "" for gap in gaps]))
-        sheet.columns.append(
-            Column("resolved", [("yes" if gap["resolved"] else "no") if gap else "" for gap in gaps], left=True)
-        )
-        over_seeds = " and over seeds" if any(gap and gap["seed_ci95"] for gap in gaps) else ""
+        empty = ["" if "gap" in row else ABSENT for row in rows]  # the best of its size, and what was not compared
+        told = [
+            (signed(gap["value"]), interval(gap["ci95"], signs=True), "yes" if gap["resolved"] else "no")
+            if gap
+            else (blank, blank, blank)
+            for gap, blank in zip(gaps, empty, strict=True)
+        ]
+        values, ends, resolved = map(list, zip(*told, strict=True))
+        sheet.columns.append(Column("to best", values))
+        sheet.columns.append(Column("diff 95% CI", ends))
+        sheet.columns.append(Column("resolved", resolved, left=True))
+        with_seeds = [gap["seed_ci95"] is not None for gap in gaps if gap]
+        over_seeds = " and, where both have several seeds, over seeds" if any(with_seeds) else ""
+        over_seeds = " and over seeds" if all(with_seeds) else over_seeds
         sheet.captions.append(
             "to best: AP minus that of the best row of the same size and pixels, paired over images; resolved: its 95% "
             f"interval over images{over_seeds} excludes 0."
@@ -401,10 +417,8 @@ def _method(sheet: Sheet, row: Mapping[str, Any], persons: list[Any]) -> str:
         reason = str(row.get("reason") or "no reason given").strip()
         letter = sheet.mark(f"{name}: {row['status']}, {reason}")
         return f"{name} ({letter})"
-    if len(persons) > 1 and row.get("n_persons") is not None:
-        letter = sheet.mark(f"scored on {row['n_persons']} persons")
-        return f"{name} ({letter})"
-    letters_of = [sheet.mark(note) for note in row.get("notes") or ()]
+    notes = [f"scored on {row['n_persons']} persons"] if len(persons) > 1 and row.get("n_persons") is not None else []
+    letters_of = [sheet.mark(note) for note in [*notes, *(row.get("notes") or ())]]
     return f"{name} ({','.join(letters_of)})" if letters_of else name
 
 

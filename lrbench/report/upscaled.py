@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lrbench.controls import ROWS, row_of
 from lrbench.geometry import Size, enlarged_size
-from lrbench.records import Record, matches_path
+from lrbench.records import Record
 from lrbench.report.formats import Cell, Column, Group, Interval, Layout
-from lrbench.report.leaderboard import Scoring, interval, latest, pooled
+from lrbench.report.leaderboard import Scoring, amount
 from lrbench.report.reported import PLAIN_CROPS, degradation_in_words
+from lrbench.report.seeds import ReadMatches, interval, pooled, seeds_of
 from lrbench.report.tables import upscaling_in_words
-from lrbench.statistics import Matches, Seeds, difference
+from lrbench.statistics import difference
 
 Rows = dict[tuple[str, str, str], dict[str, list[Record]]]
 """Records by letter, upscaler and choice of pose, then by pixels."""
@@ -25,7 +24,7 @@ PLAIN = "paper"
 """Pixels of the published code."""
 
 
-def super_resolution(records: Sequence[Record], results: Path) -> Iterator[Layout]:
+def super_resolution(records: Sequence[Record], matches: ReadMatches) -> Iterator[Layout]:
     """One table for each method behind upscalers: rows A to H (`lrbench.controls.ROWS`), kinds of pixels side by side.
 
     Row F of that list, everything again on other pixels, is the further columns. Differences are to row B on the same
@@ -33,14 +32,14 @@ def super_resolution(records: Sequence[Record], results: Path) -> Iterator[Layou
 
     Args:
         records: with AP.
-        results: folder they were read from.
+        matches: of the records.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         if record.call.sr != "none" and record.call.res:
             groups.setdefault(_task(record), []).append(record)
     for _, upscaled in sorted(groups.items(), key=lambda item: str(item[0])):
-        yield _table(upscaled, _rows(upscaled, records), _matches_below(results))
+        yield _table(upscaled, _rows(upscaled, records), matches)
 
 
 def _rows(upscaled: Sequence[Record], records: Iterable[Record]) -> Rows:
@@ -67,7 +66,7 @@ def _rows(upscaled: Sequence[Record], records: Iterable[Record]) -> Rows:
     return {key: _latest_of_seeds(rows[key]) for key in sorted(rows, key=lambda key: (order.index(key[0]), key[1:]))}
 
 
-def _table(upscaled: Sequence[Record], rows: Rows, matches: Callable[[Record], Matches | None]) -> Layout:
+def _table(upscaled: Sequence[Record], rows: Rows, matches: ReadMatches) -> Layout:
     first = upscaled[0]
     pixels = sorted({_pixels(record) for record in upscaled}, key=lambda words: (words != PLAIN, words))
     sizes = [next(iter(by_pixels.values()))[0].call.res for by_pixels in rows.values()]
@@ -82,7 +81,7 @@ def _table(upscaled: Sequence[Record], rows: Rows, matches: Callable[[Record], M
         group = Group(f"pixels {words}")
         own = [by_pixels.get(words, []) for by_pixels in rows.values()]
         columns.append(Column("AP", [Cell(pooled(each, "ap")) for each in own], group))
-        columns.append(Column("95% CI", [Cell(interval(latest(each), "ap") if each else None) for each in own], group))
+        columns.append(Column("95% CI", [Cell(interval(each, "ap", matches)) for each in own], group))
         reference = next((each for (letter, _, _), each in zip(rows, own, strict=True) if letter == "B"), [])
         gaps = [
             _gap(each, reference, matches) if each and reference and letter not in "BH" else (None, None)
@@ -117,27 +116,14 @@ def _captions(upscaled: Sequence[Record], rows: Rows, pixels: Sequence[str]) -> 
     return [*lines, "To B: AP minus that of row B on the same pixels, and its paired interval over images."]
 
 
-def _gap(
-    own: Sequence[Record], reference: Sequence[Record], matches: Callable[[Record], Matches | None]
-) -> tuple[float, Interval | None]:
+def _gap(own: Sequence[Record], reference: Sequence[Record], matches: ReadMatches) -> tuple[float, Interval | None]:
     """Difference of two rows in AP, percent, and its paired interval where all their records have matches."""
-    ours, theirs = ([found for record in row if (found := matches(record)) is not None] for row in (own, reference))
-    if len(ours) == len(own) and len(theirs) == len(reference):
-        paired = difference(Seeds.of(ours), Seeds.of(theirs))
-        if paired is not None:
-            return 100 * paired.value, Interval(100 * paired.low, 100 * paired.high)
+    ours, theirs = seeds_of(own, matches), seeds_of(reference, matches)
+    paired = difference(ours, theirs) if ours is not None and theirs is not None else None
+    if paired is not None:
+        return 100 * paired.value, Interval(100 * paired.low, 100 * paired.high)
     mean, other = (statistics.fmean(record.metrics.ap or 0.0 for record in row) for row in (own, reference))
     return 100 * (mean - other), None
-
-
-def _matches_below(results: Path) -> Callable[[Record], Matches | None]:
-    """Reads the matches of a record, each file once; None where it has none."""
-
-    @cache
-    def read(path: Path) -> Matches | None:
-        return Matches.load(path) if path.is_file() else None
-
-    return lambda record: read(matches_path(results, record))
 
 
 def _task(record: Record) -> tuple[Any, ...]:
@@ -159,7 +145,7 @@ def _seen(record: Record) -> Size:
 def _macs(by_pixels: dict[str, list[Record]]) -> float | None:
     """Multiply-adds of upscaler and network, 1e9."""
     cost = next(iter(by_pixels.values()))[0].cost
-    return None if cost.macs is None else (cost.macs + cost.macs_sr) / 1e9
+    return amount(cost.macs, cost.macs_sr, 1e9)
 
 
 def _latest_of_seeds(by_pixels: dict[str, list[Record]]) -> dict[str, list[Record]]:

@@ -14,6 +14,7 @@ import tiny
 from lrbench.datasets import open_dataset, skeleton_of
 from lrbench.datasets.coco import clip_box, find_annotations, find_images, read, read_detections
 from lrbench.datasets.images import DataError, read_image
+from lrbench.evaluation import score, score_keypoints
 from lrbench.structures import COCO
 
 LAYOUTS = {  # folder of pictures, name in the annotation file, splits that must find them
@@ -119,18 +120,115 @@ def test_dropped(tiny_copy: Path):
 
         add(1, category_id=2)
         add(2, category_id=2, keypoints=None)
-        add(3, iscrowd=1, keypoints=[0] * 51)
+        add(3, iscrowd=1, keypoints=[0] * 51, num_keypoints=0)
         add(4, area=0)
-        add(5, keypoints=[0] * 51, bbox=[0, 0, 0, 0])
+        add(5, keypoints=[0] * 51, num_keypoints=0, bbox=[0, 0, 0, 0])
         add(6, bbox=[500, 10, 20, 20])
         add(7, bbox=[10, -3.0, 20, 20])  # clipped, kept
-        del data["annotations"][1]["keypoints"]  # as plain instance files have it
+        del data["annotations"][1]["keypoints"], data["annotations"][1]["num_keypoints"]  # as in plain instance files
     dataset = read(tiny_copy, "val")
     assert dataset.dropped == {
         "other category": 2, "crowd": 1, "no labelled keypoint": 2, "area 0": 1, "box outside the image": 1
     }  # fmt: skip
     assert len(dataset.persons) == 9 - 1 + 1
     assert dataset.persons.box[dataset.persons.id == 7].tolist() == [[10, 0, 20, 20]]
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "message"),
+    [
+        ("annotations", {"id": 0}, "annotation 0: .* expected ids from 1"),  # pycocotools takes 0 for unmatched
+        ("annotations", {"id": "7"}, "annotation 7: expected integers id"),
+        ("annotations", {"image_id": 200.5}, "annotation 2001: expected integers id"),
+        ("annotations", {"category_id": 1e999}, "annotation 2001: expected integers id"),
+        ("annotations", {"iscrowd": "0"}, "annotation 2001: iscrowd '0', expected 0 or 1"),
+        ("annotations", {"num_keypoints": 0}, "annotation 2001: num_keypoints is 0, but 16 keypoints are labelled"),
+        ("annotations", {"keypoints": [0] * 51}, "annotation 2001: num_keypoints is 16, but 0 keypoints are labelled"),
+        ("images", {"id": "201"}, "image 201: expected id, file_name, height and width"),
+        ("images", {"height": 1e999}, "image 201: expected id, file_name, height and width"),
+        ("images", {"width": 160.5}, "image 201: expected id, file_name, height and width"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tiny_copy: Path, where: str, change: dict, message: str):
+    with tiny.change(tiny_copy) as data:
+        data[where][1] |= change
+    with pytest.raises(DataError, match=message) as caught:
+        read(tiny_copy, "val")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_keypoints_are_refused_even_if_there_are_17(tiny_copy: Path):
+    def name(keypoints: list[str]) -> None:
+        with tiny.change(tiny_copy) as data:
+            data["categories"][0]["keypoints"] = keypoints
+
+    before = read(tiny_copy, "val").persons.hash
+    for same in ([], [k.replace("_", " ").title() for k in COCO.keypoints]):
+        name(same)
+        assert read(tiny_copy, "val").persons.hash == before
+    for other in (COCO.keypoints[::-1], COCO.keypoints[:-1], ["left_eye", "right_eye", "nose", *COCO.keypoints[3:]]):
+        name(list(other))
+        with pytest.raises(
+            DataError, match=r"category 1 lists the keypoints .*; expected those of coco in their order"
+        ):
+            read(tiny_copy, "val")
+
+
+class TestTruth:
+    """What is scored against is what was read, complete for pycocotools."""
+
+    def perfect(self, root: Path) -> float | None:
+        dataset = read(root, "val")
+        rows = [
+            {
+                "image_id": int(dataset.images.id[image]),
+                "category_id": 1,
+                "keypoints": np.column_stack([xy, np.ones(17)]).ravel().tolist(),
+                "score": 0.9,
+            }
+            for image, xy in zip(dataset.persons.image, dataset.persons.keypoints, strict=True)
+        ]
+        assert set(score_keypoints(dataset.truth(), rows).values()) <= {1, None}
+        return score(dataset.truth(), rows).ap
+
+    @pytest.mark.parametrize("missing", ["num_keypoints", "iscrowd"])
+    def test_what_reading_does_without(self, tiny_data: Path, tiny_copy: Path, missing: str):
+        with tiny.change(tiny_copy) as data:
+            for annotation in data["annotations"]:
+                del annotation[missing]
+        assert read(tiny_copy, "val").truth() == tiny.read(tiny_data)
+        assert self.perfect(tiny_copy) == 1
+
+    def test_unlabelled_persons_and_other_categories(self, tiny_copy: Path):
+        with tiny.change(tiny_copy) as data:
+            first = data["annotations"][0]
+            boxed = {k: first[k] for k in ("image_id", "bbox", "area")}
+            data["annotations"].append({"id": 1, "category_id": 1, **boxed})
+            data["annotations"].append({"id": 2, "category_id": 2, **boxed})
+            data["annotations"].append({**first, "id": 3, "category_id": 2})  # an animal with keypoints
+            data["categories"].append({"id": 2, "name": "dog"})
+        truth = read(tiny_copy, "val").truth()
+        assert [a["id"] for a in truth["annotations"] if a["id"] < 10] == [1]
+        assert truth["annotations"][-1]["num_keypoints"] == truth["annotations"][-1]["iscrowd"] == 0
+        assert [c["id"] for c in truth["categories"]] == [1]
+        assert self.perfect(tiny_copy) == 1
+
+    def test_a_crowd_has_a_place(self, tiny_copy: Path):
+        with tiny.change(tiny_copy) as data:
+            image = data["images"][0]["id"]
+            data["annotations"].append({"id": 1, "image_id": image, "category_id": 1, "iscrowd": 1})
+        dataset = read(tiny_copy, "val")
+        with pytest.raises(DataError, match=r"annotation 1: scoring asks of crowds .* bbox \[x, y, w, h\] and area"):
+            dataset.truth()
+
+
+def test_nobody_to_choose(tiny_copy: Path):
+    data = tiny.read(tiny_copy)
+    tiny.annotations(tiny_copy).unlink()
+    lists = json.dumps({key: data[key] for key in ("images", "categories")})
+    (tiny_copy / "annotations" / "image_info_val.json").write_text(lists)
+    with pytest.raises(ValueError, match="val annotates nobody"):
+        read(tiny_copy, "val").row_of(None)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +301,8 @@ class TestDetections:
         ("changes", "message"),
         [
             ({"image_id": 7}, "row 1: image 7 is not in this split"),
+            ({"image_id": 201.5}, "row 1: expected image_id"),
+            ({"image_id": 1e999}, "row 1: expected image_id"),
             ({"bbox": [1, 2, 0, 4]}, "row 1: box"),
             ({"bbox": [1, 2, 3, -4]}, "row 1: box"),
             ({"bbox": [1, 2, 3]}, "row 1: box"),

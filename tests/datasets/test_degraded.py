@@ -16,6 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tiny
+import tiny_crowdpose
+import tiny_mpii
 from pycocotools import mask as rle
 from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
@@ -24,6 +27,7 @@ from lrbench.datasets import coco, degraded
 from lrbench.datasets.degraded import degrade, map_detections, original_annotations, original_results, verify
 from lrbench.datasets.images import DataError, read_image
 from lrbench.geometry import Size
+from lrbench.structures import COCO
 
 IMAGE = {"preset": "antialias", "scale": 4.0}
 CROP = {"preset": "antialias", "level": "crop", "size": Size(64, 48)}
@@ -91,7 +95,7 @@ def make_source(root: Path, pictures: int = 20) -> Path:
         "licences": [],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": 1, "name": "person", "keypoints": ["k"] * 17, "skeleton": []}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO.keypoints), "skeleton": []}],
     }
     (root / "annotations" / "person_keypoints_val.json").write_text(json.dumps(data))
     return root
@@ -614,6 +618,23 @@ class TestRefusing:
         other = make_source(tmp_path / "source", pictures=3)
         with pytest.raises(DataError, match="source_sha256"):
             degrade(other, tmp_path / "out", workers=1, **IMAGE)
+
+    @pytest.mark.parametrize(("write", "name"), [(tiny_mpii.write, "mpii"), (tiny_crowdpose.write, "crowdpose")])
+    def test_other_layouts(self, tmp_path, write, name):
+        root = write(tmp_path / "source")
+        with pytest.raises(
+            DataError, match=f"source .*: in the layout of {name}; copies are made of COCO layouts only"
+        ):
+            degrade(root, tmp_path / "out", workers=1, **IMAGE)
+        assert not (tmp_path / "out").exists()
+
+    def test_pictures_without_annotations(self, tiny_copy, tmp_path):
+        whole = tiny.annotations(tiny_copy)
+        lists = {key: value for key, value in tiny.read(tiny_copy).items() if key != "annotations"}
+        (whole.parent / "image_info_val.json").write_text(json.dumps(lists))
+        whole.unlink()
+        with pytest.raises(DataError, match=r"image_info_val\.json: lists pictures without annotations"):
+            degrade(tiny_copy, tmp_path / "out", workers=1, **IMAGE)
 
     def test_a_copy_of_a_copy(self, source, tmp_path):
         degrade(source, tmp_path / "out", workers=1, **IMAGE)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
+from lrbench.bench import Bench
+from lrbench.cells import Cell
 from lrbench.datasets import coco
 from lrbench.datasets.degraded import degrade
 from lrbench.degradation import presets
@@ -93,6 +95,15 @@ def test_predictions_in_the_photographs_px_are_not_taken(tiny_data, tmp_path):
     degrade(tiny_data, out, preset="paper", workers=1, **LEVELS["image"])
     record, _ = evaluate(out, truth_of(tiny_data), tmp_path / "results")
     assert record.metrics.ap < 0.1
+
+
+def test_the_ceiling_is_in_original_coordinates(tiny_data, tmp_path):
+    """In the copy's own px everybody would be small, and in no range of areas."""
+    degrade(tiny_data, tmp_path / "copy", preset="antialias", workers=1, scale=4.0)
+    cell = Cell(method="udp", res=Size(64, 48), data=str(tmp_path / "copy"), recipe="quick")
+    metrics = Bench().ceiling(cell)["metrics"]
+    assert metrics["ap_m"] == metrics["ap"] > 0.9
+    assert metrics["ap_l"] is None
 
 
 def coco_height(root, annotation: dict) -> float:

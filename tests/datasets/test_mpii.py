@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from lrbench.datasets.images import DataError
 from lrbench.datasets.mpii import read
 from lrbench.geometry import Frame, Size, apply
 from lrbench.inference import predict
+from lrbench.method import load_method
 from lrbench.structures import MPII
+from lrbench.training import packed
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +206,6 @@ def test_trained_and_predicted(root: Path, tmp_path: Path, method: str):
 
 def test_truth_in_crops_is_found(root: Path):
     """Joints that go into the crop and back come out where the scoring file has them."""
-    from lrbench.method import load_method
-
     method = load_method("hrnet", Size(64, 64), "hrnet_w16", skeleton=MPII)
     crops = Bench().crops(str(root), "val", method, Cell(method="hrnet", res=Size(64, 64)).preset())
     batch = crops.batch(range(5))
@@ -213,7 +214,26 @@ def test_truth_in_crops_is_found(root: Path):
         matrix = crops.frame.to_image(crops.frame.region(crops.persons.box[row], annotated=True))
         keypoints[row, :, :2] = apply(matrix, batch.keypoints[row].double().numpy())
     results = [
-        {"image_id": 1, "person": row + 1, "keypoints": points.ravel().tolist()} for row, points in enumerate(keypoints)
+        {"image_id": row // 2 + 1, "person": row + 1, "keypoints": points.ravel().tolist()}
+        for row, points in enumerate(keypoints)
     ]
     scores = pckh.PCKhCounts.of(read(root, "val").truth(), results).metrics()
     assert scores == dict.fromkeys(scores, 1.0)
+
+
+def test_data_of_other_keypoints_are_refused_before_any_work(root: Path, tiny_data: Path):
+    for data, train_data, words in ((root, tiny_data, "17 .* coco"), (tiny_data, root, "16 .* mpii")):
+        cell = Cell(method="hrnet", res=Size(64, 64), data=str(data), train_data=str(train_data))
+        with pytest.raises(ValueError, match=f"--train-data .*: labels the {words}"):
+            cell.compose()
+    assert Cell(method="hrnet", res=Size(64, 64), data=str(root), train_data=str(root)).compose().skeleton is MPII
+
+
+def test_weights_for_other_keypoints_differ_in_nothing_else(root: Path, tiny_data: Path, tmp_path: Path):
+    """The file states its backbone, so the message is about the keypoints."""
+    method, path = load_method("hrnet", Size(64, 64), "hrnet_w16", skeleton=MPII), tmp_path / "weights.safetensors"
+    path.write_bytes(packed(method.build_model().network, method=method))
+    cell = Cell(method="hrnet", res=Size(64, 64), data=str(tiny_data), weights=path, device="cpu", runs=tmp_path)
+    with pytest.raises(DataError, match=r"0 tensors missing, 0 unknown, 2 of another shape, for example final_layer"):
+        Bench().open(cell).model()
+    assert Bench().open(dataclasses.replace(cell, data=str(root))).method.backbone == "hrnet_w16"

@@ -38,7 +38,7 @@ def test_markdown():
         "\n"
         "| Method | *reported*<br>*AP* | measured <sup>a</sup><br>AP | measured<br>95% CI |\n"
         "| :-- | --: | --: | --: |\n"
-        "| HRNet | *29.7* | 30.2 <sup>b,a</sup> | -1.0..+2.0 |\n"
+        "| HRNet | *29.7* | 30.2 <sup>a,b</sup> | -1.0..+2.0 |\n"
         "| CAL <sup>c</sup> | *58.4* | - | - |\n"
         "\n"
         "- <sup>a</sup> other data\n"
@@ -47,6 +47,13 @@ def test_markdown():
         "\n"
         "Of seed 0.  \n"
     )
+
+
+def test_a_folded_table_shows_its_title_alone():
+    layout = example()
+    opened, folded = markdown(layout).splitlines(), markdown(layout, folded=True).splitlines()
+    assert (opened[0], folded[0]) == ("**cal/8: a table**", "<details><summary>cal/8: a table</summary>")
+    assert folded[1:] == [*opened[1:], "", "</details>"]  # empty lines around, or it is not read as Markdown
 
 
 def test_latex():
@@ -60,7 +67,7 @@ def test_latex():
         "\\cmidrule(lr){2-2} \\cmidrule(lr){3-4}\n"
         "Method & \\textit{AP} & AP & 95\\% CI \\\\\n"
         "\\midrule\n"
-        "HRNet & \\textit{29.7} & 30.2\\textsuperscript{b,a} & $-$1.0..$+$2.0 \\\\\n"
+        "HRNet & \\textit{29.7} & 30.2\\textsuperscript{a,b} & $-$1.0..$+$2.0 \\\\\n"
         "\\midrule\n"
         "CAL\\textsuperscript{c} & \\textit{58.4} & - & - \\\\\n"
         "\\bottomrule\n"
@@ -107,7 +114,7 @@ def test_console():
         "        reported  ---- measured a ----\n"
         "Method        AP        AP      95% CI\n"
         "--------------------------------------\n"
-        "HRNet       29.7  30.2 b,a  -1.0..+2.0\n"
+        "HRNet       29.7  30.2 a,b  -1.0..+2.0\n"
         "--------------------------------------\n"
         "CAL c       58.4         -           -\n"
         "\n"

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 from sample_records import record
+from test_upscaled import matches
 
 from lrbench.records import Cost, Metrics, Record
 from lrbench.report.formats import Column, Interval, Layout, Spread, console, csv_text, latex, markdown
 from lrbench.report.leaderboard import leaderboard, split_notes
+from lrbench.statistics import Seeds
 
 
 def scored(method: str, ap: float, **changes: Any) -> Record:
@@ -121,7 +123,38 @@ def test_metrics_of_other_protocols():
     (layout,) = leaderboard([mpii, other])
     assert values(layout, "Method") == ["udp", "hrnet"]
     assert values(layout, "PCKh@0.5", "measured") == [90.0, 85.0]
-    assert values(layout, "AP", "measured") == [None, None]
+    assert "AP" not in [c.heading for c in layout.columns]
+
+
+def test_the_first_metric_that_rows_have_ranks_them_and_has_the_interval():
+    records = [
+        scored(name, 0.0, metrics=Metrics(), further={"pck05": pck, "pck10": 0.5}).model_copy(
+            update={"further_ci95": {"pck05": (pck - 0.01, pck + 0.02), "pck10": (0.4, 0.6)}}
+        )
+        for name, pck in (("cal", 0.1), ("udp", 0.2))
+    ]
+    (layout,) = leaderboard(records)
+    assert values(layout, "Method") == ["udp", "cal"]
+    measured = [c.heading for c in layout.columns if c.group and c.group.heading == "measured"]
+    assert measured == ["PCK@0.05", "PCK@0.05 95% CI", "PCK@0.1"]
+    assert values(layout, "PCK@0.05 95% CI", "measured")[0] == pytest.approx(Interval(19.0, 22.0))
+    assert any(caption.startswith("95% CI: over the images scored;") for caption in layout.captions)
+
+
+def test_the_interval_of_seeds_is_of_their_mean():
+    runs = {seed: matches([i % (seed + 2) != 0 for i in range(60)]) for seed in (0, 1)}
+    records = [scored("cal", 0.3 + seed / 10, seed=seed, ci95={"ap": (0.1, 0.2)}) for seed in runs]
+    (layout,) = leaderboard(records, lambda each: runs[each.provenance.seed])
+    expected = Seeds.of(list(runs.values())).summary()["ap"]
+    ends = Interval(100 * expected.low, 100 * expected.high)
+    assert values(layout, "AP 95% CI", "measured") == [pytest.approx(ends)]
+    (layout,) = leaderboard(records)
+    assert values(layout, "AP 95% CI", "measured") == [None]
+
+
+def test_epochs_are_counted_and_not_called_the_recipes_own():
+    (layout,) = leaderboard([scored("cal", 0.3), scored("udp", 0.2)])
+    assert "recipe quick, 2 epochs" in layout.captions[0]
 
 
 def test_every_format_takes_them():

@@ -18,7 +18,7 @@ from lrbench.datasets.images import DataError
 from lrbench.geometry import Size
 from lrbench.method import Listing
 from lrbench.records import Diagnosis, HeightBin, Record, write_record
-from lrbench.report.page import groups_of, metric_heading, no_predictions, nothing_reported, page, write_page
+from lrbench.report.page import Notes, groups_of, metric_heading, no_predictions, nothing_reported, page, write_page
 from lrbench.report.reported import comparison, find
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
@@ -160,8 +160,15 @@ def test_metrics_of_other_protocols_have_columns_and_rank_their_rows():
     table = table_of(page(own))
     assert table.column("PCKh@0.5") == ["60.0", "30.0"]
     assert table.column("AP") == ["-", "-"]
+    known = own[0].model_copy(update={"further_ci95": {"pckh50": (0.25, 0.5), "pckh50_head": (0.1, 0.2)}})
+    assert table_of(page([known, own[1]])).column("95 % interval") == ["-", "PCKh@0.5 25.0..50.0"]
     assert metric_heading("pckh50_head") == "PCKh@0.5 (head)"
     assert metric_heading("ap_m") == "AP(M)"
+
+
+def test_letters_stand_in_their_order():
+    notes = Notes()
+    assert [notes.letters(texts) for texts in (["x", "y"], ["z", "y", "z", "x"], [])] == ["a,b", "a,b,c", ""]
 
 
 def beside_udp(own: Record) -> dict[str, Any] | None:

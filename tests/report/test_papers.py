@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sample_records import record
+from test_upscaled import matches
 
 from lrbench import published
 from lrbench.geometry import Size
@@ -14,6 +15,7 @@ from lrbench.records import Metrics, Record
 from lrbench.report.formats import Column, Interval, Layout, Spread, console, csv_text, latex, markdown
 from lrbench.report.papers import paper_table
 from lrbench.report.reported import PERCENTAGES, read_reported, table, tables
+from lrbench.statistics import Seeds
 
 
 def measured(method: str, res: str, ap: float, **changes: Any) -> Record:
@@ -158,15 +160,19 @@ def test_the_newest_record_counts_and_seeds_are_averaged():
         )
         for seed, ap in enumerate((0.40, 0.42, 0.47))
     ]
-    layout = paper_table("cal/8", [old, *seeds])
+    runs = {seed: matches([i % (seed + 2) != 0 for i in range(60)]) for seed in range(3)}
+    layout = paper_table("cal/8", [old, *seeds], lambda each: runs[each.provenance.seed])
     group = "measured on COCO val2017"
     value = column(layout, "AP", group).cells[2].value
     # sample standard deviation of 40, 42, 47: sqrt((9 + 1 + 16) / 2)
     assert value == pytest.approx(Spread(43.0, 13**0.5, 3))
     assert texts(layout, "AP", group)[2] == "43.0 ± 3.6 (n=3)"
     assert texts(layout, "diff", group)[2] == "-4.3"
-    # of the newest seed: 46 to 49 beside 47.3
-    assert texts(layout, "95% CI of diff", group)[2] == "-1.3..+1.7"
+    expected = Seeds.of(list(runs.values())).summary()["ap"]
+    low, high = 100 * expected.low, 100 * expected.high
+    assert column(layout, "95% CI", group).cells[2].value == pytest.approx(Interval(low, high))
+    assert column(layout, "95% CI of diff", group).cells[2].value == pytest.approx(Interval(low - 47.3, high - 47.3))
+    assert texts(paper_table("cal/8", seeds), "95% CI", group)[2] == "-"
     assert "Mean ± standard deviation over seeds (n of them)." in layout.captions
 
 
@@ -224,6 +230,32 @@ def test_metrics_of_other_protocols():
     crowd = paper_table("simcc/crowdpose", [])
     headings = ["AP", "AP50", "AP75", "AP(easy)", "AP(medium)", "AP(hard)"]
     assert [c.heading for c in crowd.columns if c.reported] == headings
+
+
+def test_other_keypoints_measure_nothing():
+    coco = measured("hrnet", "256x192", 0.7, dataset="mine")
+    crowd = measured("hrnet", "256x192", 0.6, dataset="crowdpose", further={"ap_easy": 0.7})
+    crowd = crowd.model_copy(update={"keypoint_ap": {"top_head": 0.6, "left_hip": 0.5}})
+    headings = {
+        name: {c.group.heading for c in paper_table(name, [coco, crowd]).columns if c.group}
+        for name in ("simcc/crowdpose", "simcc/coco-val")
+    }
+    assert headings["simcc/crowdpose"] == {"reported", "measured on crowdpose"}
+    assert headings["simcc/coco-val"] == {"reported", "measured on mine"}
+
+
+def test_a_heading_is_short_and_its_caption_names_the_file():
+    records = [measured("cal", "64x48", 0.5), measured("cal", "64x48", 0.4, boxes="long_name.json")]
+    layout = paper_table("cal/8", records)
+    groups = list(dict.fromkeys(c.group.heading for c in layout.columns if c.group and not c.group.reported))
+    assert groups == ["measured on COCO val2017, GT boxes", "measured on COCO val2017, detected boxes"]
+    assert any(
+        caption.startswith(f"{groups[1][0].upper()}{groups[1][1:]}: ") and "long_name.json" in caption
+        for caption in layout.captions
+    )
+    layout = paper_table("cal/8", [*records, measured("cal", "64x48", 0.3, boxes="other.json")])
+    told = {c.group.heading for c in layout.columns if c.group}
+    assert "measured on COCO val2017, boxes from other.json" in told
 
 
 def test_every_table_in_every_format(monkeypatch):

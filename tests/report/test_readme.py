@@ -94,6 +94,21 @@ def test_sections_figures_and_notes(tmp_path: Path):
     assert "figures/per_keypoint_synth_64x48.svg" in links
 
 
+def test_other_pixels_have_a_section_and_their_tables_are_closed(tmp_path: Path):
+    records = [record("one", "64x48", 0.2), record("one", "64x48", 0.1, crop="sensor", severity=3)]
+    text = readme(results_of(tmp_path, records))
+    plain, other = text.index("\n**synth val"), text.index("<details><summary>synth val")
+    assert text.index("## Leaderboards") < plain < text.index("## Degraded pixels") < other
+    assert "pixels: crops sensor severity 3" in text[other : text.index("</summary>", other)]
+    assert text.count("<details>") == text.count("\n\n</details>\n") == 1
+
+
+def test_a_leaderboard_without_ap_has_no_front():
+    pck = record("one", "64x48", None).model_copy(update={"further": {"pck10": 0.5}})
+    (table,) = leaderboard([pck])
+    assert with_front(table) is table
+
+
 def test_the_order_of_files_does_not_matter(tmp_path: Path):
     records = [record(name, "64x48", 0.2, seed=seed) for name in ("one", "two") for seed in (0, 1)]
     pages = [readme(results_of(tmp_path / name, order)) for name, order in (("a", records), ("b", records[::-1]))]
@@ -167,6 +182,8 @@ def test_person_heights_have_counts_and_intervals():
     records = [diagnosed(record("one", "64x48", 0.5, seed=seed), ap) for seed, ap in enumerate((0.4, 0.6))]
     records += [diagnosed(record("two", "64x48", 0.6), 0.3), record("none", "64x48", 0.9)]
     (table,) = person_heights(records)
+    assert table.captions[-1] == "95% CI: over images; of several seeds the mean of their ends."
+    assert not any("seeds" in caption for each in person_heights(records[2:]) for caption in each.captions)
     assert column(table, "Method") == ["two", "one"]
     assert column(table, "AP", "below 32 px, n=7") == [None, None]
     assert column(table, "AP", "32 and more px, n=90") == [30.0, Spread(50.0, pytest.approx(200**0.5), 2)]

@@ -72,6 +72,11 @@ def test_means_over_seeds_and_order_of_records():
         assert found.half == pytest.approx(2 ** (6 + (0.2 - 0.15) / (0.4 - 0.15)))
 
 
+def test_what_prints_as_nothing_has_nothing_to_lose():
+    assert summary(line(("64x48", 0.0003), ("128x96", 0.0004))).half_in_words == "-"
+    assert summary(line(("64x48", 0.001), ("128x96", 0.001))).half_in_words == "below 64x48"
+
+
 def test_one_size_is_too_few():
     with pytest.raises(ValueError, match="one: AP at 64x48, expected two sizes"):
         summary(line(("64x48", 0.2), ("128x96", None)))

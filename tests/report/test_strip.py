@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+import tiny_crowdpose
+import tiny_mpii
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
@@ -21,6 +23,7 @@ from safetensors.torch import save_file
 
 from lrbench.bench import Bench
 from lrbench.cells import Cell
+from lrbench.datasets import open_dataset
 from lrbench.geometry import Size
 from lrbench.inference import flip_test, predict
 from lrbench.method import load_method
@@ -256,6 +259,21 @@ def test_a_network_that_gives_no_numbers_is_a_tile(draw, row, monkeypatch):
     axis = draw([row("none")]).axes[-1]
     assert axis.get_xlabel() == "failed: not finite"
     assert not axis.collections
+
+
+@pytest.mark.parametrize(("data", "split", "note"), [(tiny_mpii, "valid", "predicted"), (tiny_crowdpose, "val", "OKS")])
+def test_other_skeletons(draw, row, tmp_path, data, split, note):
+    """MPII has no sigmas, so nobody's OKS is told."""
+    root = data.write(tmp_path / "data")
+    cell = row(method="meanpose", weights=None, data=str(root), split=split, align=None, epochs=1, batch=4)
+    Bench().train(cell)
+    figure = draw([cell])
+    assert figure.axes[-1].get_xlabel().startswith(note)
+    assert ("OKS" in figure.get_supxlabel()) == (note == "OKS")
+    skeleton = open_dataset(str(root), split).persons.skeleton
+    assert len(points(figure.axes[-1]).get_offsets()) == len(skeleton)
+    colours = {tuple(colour) for colour in points(figure.axes[-1]).get_facecolors()[:, :3]}
+    assert colours == {to_rgb(colour) for colour in strips.COLOURS.values()}
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,43 @@ def test_seeds_become_one_row_with_their_spread():
     assert "seeds 0, 1" in words
 
 
+def test_rows_that_are_not_alike_in_their_seeds_say_which_they_have():
+    """A seed that failed, or of which nobody knows what it matched, is a row of its own."""
+    rows = [row("a", 0.3, 0), row("a", None, 1), row("a", 0.32, 2), row("b", 0.35, 0)]
+    listed = [method([0, 2], 0.31, 0.0141) | {"seeds": [0, 2]}, method([3], 0.35)]
+    text = compare_markdown({}, rows, listed)
+    heading, _, *body = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert [line[heading.index("Seed")] for line in body] == ["0, 2", "1", "0"]
+
+
+def test_means_over_seeds_are_told_apart():
+    rows = [row("a", 0.3 + i / 50 + j / 100, j, res=res) for i, res in enumerate(("64x48", "32x24")) for j in (0, 1)]
+    listed = [method([0, 1], 0.305, 0.007), method([2, 3], 0.325, 0.007)]
+    assert "AP by seed: a 64x48 30.0 31.0, a 32x24 32.0 33.0." in " ".join(console(rows, listed).split())
+
+
+def test_several_seeds_of_one_row_only():
+    rows = [row("a", 0.3, 0), row("b", 0.33, 0), row("b", 0.35, 1), row("c", 0.31, 0), row("c", 0.32, 1)]
+    both = GAP | {"seed_error": 0.01, "seed_ci95": [-0.06, -0.01]}
+    listed = [method([0], 0.3, gap=GAP), method([1, 2], 0.34, 0.0141), method([3, 4], 0.315, 0.007, both)]
+    assert "over images and, where both have several seeds, over seeds excludes 0" in " ".join(
+        console(rows, listed).split()
+    )
+
+
 def test_rows_without_numbers_stay():
     text = console([row("a", 0.3), row("b", None)], [method([0], 0.3)])
     assert "missing, not trained" in text
     assert "-" in cells(text, "b")
+
+
+def test_a_row_that_could_not_be_compared_does_not_look_like_the_best():
+    text = compare_markdown(
+        {}, [row("a", 0.3), row("b", 0.33), row("c", 0.5)], [method([0], 0.3, gap=GAP), method([1], 0.33)]
+    )
+    heading, _, *body = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line[:1] == "|"]
+    at = heading.index("to best")
+    assert [line[at : at + 3] for line in body[1:]] == [["", "", ""], ["-", "-", "-"]]
 
 
 def test_markdown_has_the_same_columns():
@@ -83,3 +116,10 @@ def test_without_intervals_nothing_is_added():
     text = console([row("a", 0.3, ci95={})], [])
     assert "CI" not in text
     assert "best" not in text
+
+
+def test_latency_is_a_column_where_it_was_measured():
+    text = console([row("a", 0.3, latency_ms=12.34), row("b", 0.33)], [])
+    assert "ms" in next(line for line in text.splitlines() if line.startswith("Method")).split()
+    assert "12.3" in cells(text, "a")
+    assert "ms" not in console([row("b", 0.33)], []).split()

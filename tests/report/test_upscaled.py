@@ -9,6 +9,7 @@ from sample_records import record
 
 from lrbench.records import Record, matches_path, write_record
 from lrbench.report.formats import Interval, Layout
+from lrbench.report.seeds import matches_below, no_matches
 from lrbench.report.upscaled import super_resolution
 from lrbench.statistics import Matches, Seeds, difference
 
@@ -49,7 +50,7 @@ def values(table: Layout, heading: str, group: str) -> list[Any]:
 
 
 def test_rows_by_letter_and_pixels_side_by_side(tmp_path: Path):
-    (table,) = super_resolution(RECORDS, tmp_path)
+    (table,) = super_resolution(RECORDS, no_matches)
     assert table.title.startswith("one, hrnet_w32: synth val (rendered pictures, not COCO), 10 persons; GT boxes; flip")
     assert table.title.endswith("; crops 64x48")
     assert "plain" not in table.title
@@ -78,7 +79,7 @@ def test_rows_by_letter_and_pixels_side_by_side(tmp_path: Path):
 def test_the_latest_of_each_seed_counts(tmp_path: Path):
     later = behind("edsr", "clean", 0.4, utc="2025-02-01T00:00:00Z", weights="clean")
     other = behind("edsr", "clean", 0.5, seed=1, weights="clean")
-    (table,) = super_resolution([*RECORDS[2:3], later, *RECORDS[4:5], other], tmp_path)
+    (table,) = super_resolution([*RECORDS[2:3], later, *RECORDS[4:5], other], no_matches)
     assert rows(table)[1][5] == "45.0 ± 7.1 (n=2)"
 
 
@@ -105,7 +106,7 @@ def test_intervals_of_differences_are_paired(tmp_path: Path):
         write_record(tmp_path, each)
         if each.key in kept:
             kept[each.key].save(matches_path(tmp_path, each))
-    (table,) = super_resolution([base, better, lone], tmp_path)
+    (table,) = super_resolution([base, better, lone], matches_below(tmp_path))
     expected = difference(Seeds.of([kept[better.key]]), Seeds.of([kept[base.key]]))
     assert expected is not None
     assert values(table, "to B", "pixels paper") == [None, pytest.approx(100 * expected.value), pytest.approx(1.0)]
@@ -115,4 +116,4 @@ def test_intervals_of_differences_are_paired(tmp_path: Path):
 
 
 def test_no_upscaler_no_table(tmp_path: Path):
-    assert not list(super_resolution([record("one", "64x48", 0.1)], tmp_path))
+    assert not list(super_resolution([record("one", "64x48", 0.1)], no_matches))
