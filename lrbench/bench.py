@@ -171,6 +171,8 @@ class Bench:
             self.train(cell.clean_cell())
         method, recipe = cell.compose(), cell.training_recipe()
         crops = self.crops(cell.train_data or cell.data, cell.train_split, method, cell.training_preset())
+        if not len(crops.persons):
+            raise DataError(f"{cell.train_data or cell.data}/{cell.train_split}: annotates nobody to train on")
         device = cell.torch_device()
         precision = cell.precision or processor_precision(device)
         identity = self._identity(cell, method, recipe, precision)
@@ -503,7 +505,7 @@ class Bench:
         method, dataset = cell.compose(), self.dataset(cell.data, cell.split)
         crops = self.crops(cell.data, cell.split, method, load_preset("none"))
         if dataset.metric != "oks":
-            raise ValueError(f"ceiling: {dataset.name} is scored by {dataset.metric.upper()}; it tells AP only")
+            raise ValueError(f"ceiling: {dataset.name} is not scored by AP, and it tells nothing else")
         results = _results(perfect(method, crops), method, crops, dataset)
         metrics, matches = scoring.measured(*in_original_coordinates(dataset, results), dataset.persons.skeleton)
         intervals = {name: list(ends) for name, ends in scoring.intervals(matches, metrics).items()}
@@ -575,11 +577,20 @@ class Bench:
             align=method.frame.align,
             decoder=plain(method.codec),
             degradation=degradation,
-            rescoring=method.rescoring.confident,
-            rescoring_form=method.rescoring.form,
-            oks_nms=evaluation.OKS_NMS,
-            referee=evaluation.referees(),
+            **_scoring_of(dataset, method),
         )
+
+
+def _scoring_of(dataset: Dataset, method: Method[Any]) -> dict[str, Any]:
+    """How persons are scored and suppressed, as a protocol says it; PCKh takes every annotated person as it is."""
+    if dataset.metric == "pckh":
+        return {"rescoring": 0.0, "oks_nms": 1.0, "referee": pckh.REFEREE}
+    return {
+        "rescoring": method.rescoring.confident,
+        "rescoring_form": method.rescoring.form,
+        "oks_nms": evaluation.OKS_NMS,
+        "referee": evaluation.referees(),
+    }
 
 
 def on_fitting_backbone(cell: Cell) -> Cell:

@@ -43,7 +43,12 @@ Res = Annotated[str, typer.Option("--res", help="Crop size, HEIGHTxWIDTH.", meta
 ResList = Annotated[list[str], typer.Option("--res", help="Crop size, HEIGHTxWIDTH; repeatable.", metavar="HxW")]
 Data = Annotated[
     str,
-    typer.Option("--data", help="synth, coco, or a folder in COCO layout.", envvar="LRBENCH_DATA", metavar="DATA"),
+    typer.Option(
+        "--data",
+        help="synth, coco, or a folder in the layout of COCO, MPII or CrowdPose.",
+        envvar="LRBENCH_DATA",
+        metavar="DATA",
+    ),
 ]
 TrainData = Annotated[str | None, typer.Option("--train-data", help="Train on other data than --data.", metavar="DATA")]
 Backbone = Annotated[str | None, typer.Option("--backbone", help="Default: the paper's; quick: its narrow stand-in.")]
@@ -865,15 +870,20 @@ def submit(given: Mapping[str, Any], folder: Path, report: Reporter) -> dict[str
         ValueError, DataError: see `lrbench.submission.export_testdev`.
     """
     from lrbench.bench import Bench
-    from lrbench.datasets import folder_of
+    from lrbench.datasets import folder_of, skeleton_of
     from lrbench.predictions import read_results
+    from lrbench.structures import COCO
     from lrbench.submission import IMAGE_INFO, export_testdev
+    from lrbench.weights import stated_size
 
     path, info = given["predictions"], folder_of(given["data"])[1] / "annotations" / IMAGE_INFO
     if path is not None:
         rows, name = read_results(path), given["name"] or re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.partition(".")[0])
     else:
-        cell = make_cell({**given, "res": given["res"] or "64x48"})
+        size = given["res"] or (stated_size(given["weights"]) if given["weights"] else None) or "64x48"
+        cell = make_cell({**given, "res": size})
+        if skeleton_of(cell.data) != COCO:
+            raise ValueError(f"--export-testdev: COCO's server takes COCO's keypoints, {cell.data} has others")
         report.context = cell.method
         rows, name = Bench(report).results(cell), given["name"] or cell.method
     written = export_testdev(rows, folder, name=name, image_info=info if info.is_file() else None)

@@ -260,5 +260,5 @@ def _names(kind: str) -> list[tuple[str, str]]:
     return [
         ("synth", "embedded: rendered pictures of people, made on first use"),
         ("coco", "the folder named by LRBENCH_COCO"),
-        ("PATH", "any folder in COCO layout"),
+        ("PATH", "any folder in the layout of COCO, MPII, CrowdPose or LSP-extended"),
     ]

@@ -24,6 +24,9 @@ from lrbench.structures import MPII, Persons, Predictions
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+REFEREE = "lrbench.pckh"
+"""What records call the one who counts."""
+
 SC_BIAS = 0.6
 """Length of a head as a share of the diagonal of its box."""
 

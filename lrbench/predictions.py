@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lrbench import evaluation, records, scoring
+from lrbench import evaluation, pckh, records, scoring
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import PERSON, Dataset, is_finite, is_whole
 from lrbench.datasets.images import DataError
@@ -70,7 +70,7 @@ def evaluate_predictions(
         degradation={"dataset": dataset.source} if dataset.source else {},
         rescoring=0.0,
         oks_nms=1.0,
-        referee=evaluation.referees(),
+        referee=pckh.REFEREE if dataset.metric == "pckh" else evaluation.referees(),
     )
     record = records.Record(
         key=records.key_of("predictions", protocol.model_dump(), sha),

@@ -222,6 +222,8 @@ class TestOtherTools:
         assert written["images"] == 3
         refused(cli(*words, "--boxes", "boxes.json"), DATA, "without annotations", "--export-testdev")
         refused(cli(*words, "--export-testdev", "out"), USAGE, "--boxes FILE")
+        train = ("train", "meanpose", "--data", tiny_copy, "--train-split", "test-dev", *QUICK, "-q")
+        refused(cli(*train), DATA, "annotates nobody")
 
 
 class TestReport:

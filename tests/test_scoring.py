@@ -141,9 +141,8 @@ def test_without_areas_pck_counts(tiny_data: Path, truth: dict[str, Any], area: 
     dataset = dataclasses.replace(open_dataset(str(tiny_data), "val"), rules=Rules(metric="pck"))
     results = tiny.guesses(truth, 6)
     scores = scoring.score(dataset, truth, results)
-    assert scores.further == pytest.approx(
-        {f"pck{round(100 * a):02d}": slow_pck(truth, results, a) for a in PCK_ALPHAS}
-    )
+    expected = {f"pck{round(100 * alpha):02d}": slow_pck(truth, results, alpha) for alpha in PCK_ALPHAS}
+    assert scores.further == pytest.approx(expected)
     assert list(scores.diagnosis.pck.values()) == list(scores.further.values())
     assert scores.metrics == Metrics()
     assert (scores.diagnosis.errors, scores.diagnosis.heights, scores.matches) == ({}, [], None)

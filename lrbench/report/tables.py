@@ -26,7 +26,8 @@ from lrbench.scoring import BOOTSTRAP, HEADLINE
 from lrbench.structures import POSES
 
 EXPENDABLE = (
-    "Backbone", "backbone", "ms", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI", "AP 95% CI",
+    "Backbone", "backbone", "ms", "Params (M)", "GMACs", "AP(M)", "AP(L)", "AP75", "AP50", "AR", "diff 95% CI",
+    "AP 95% CI",
 )  # fmt: skip
 """Columns that give way on a narrow console, in this order, and a line below it says so. ``Backbone`` does only where
 all rows have the same, which that line then names; ``backbone`` is the report's, which a footnote names as well."""
