@@ -313,7 +313,7 @@ def draw(images: int, resamples: int, seed: int) -> Counts:
     """How often each image is in each resample, (R, I): as many images as there are, with replacement.
 
     It knows nothing of what was scored, so two methods on the same images meet the same resamples, and their difference
-    is paired.
+    is paired. A single image says nothing of others: it is never drawn, so that nothing has an interval.
 
     Raises:
         ValueError: no images, or no resamples.
@@ -321,8 +321,8 @@ def draw(images: int, resamples: int, seed: int) -> Counts:
     if images < 1 or resamples < 1:
         raise ValueError(f"{resamples} resamples of {images} images; expected at least one of each")
     rng = np.random.default_rng(seed)
-    counts = np.empty((resamples, images), np.int32)
-    for row in counts:
+    counts = np.zeros((resamples, images), np.int32)
+    for row in counts if images > 1 else ():
         row[:] = np.bincount(rng.integers(0, images, images), minlength=images)
     return counts
 

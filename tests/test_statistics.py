@@ -437,3 +437,19 @@ def test_difference_that_does_not_exist():
         Seeds.of([*runs.runs, *other.runs])
     with pytest.raises(ValueError, match="no runs given"):
         Seeds.of([])
+
+
+def test_a_single_image_has_no_interval():
+    truth, results = random_set(3)
+    one = truth["images"][-1]["id"]
+    alone = {
+        **truth,
+        "images": truth["images"][-1:],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] == one],
+    }
+    found = Matches.of(accumulated(alone, [r for r in results if r["image_id"] == one]))
+    assert found.metrics()["ap"] is not None
+    assert intervals(bootstrap(found, resamples=20)) == {}
+    seeds = Seeds.of([found], resamples=20)
+    assert seeds.summary() == {}
+    assert difference(seeds, seeds) is None
