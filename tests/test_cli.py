@@ -205,7 +205,10 @@ class TestData:
             (lambda d: d["annotations"][1].update(bbox=[9, 9, 20]), ["annotation 1001", "box"]),
             (lambda d: d["annotations"][1].pop("bbox"), ["annotation 1001", "needs bbox"]),
             (lambda d: d.update(annotations=[]), ["no labelled person"]),
-            (lambda d: [a.update(keypoints=[0] * 51) for a in d["annotations"]], ["no labelled person among 12"]),
+            (
+                lambda d: [a.update(keypoints=[0] * 51, num_keypoints=0) for a in d["annotations"]],
+                ["no labelled person among 12"],
+            ),
             (lambda d: d["images"][1].update(file_name="../secret.jpg"), ["image 101", "'../secret.jpg'", "refused"]),
             (lambda d: d["images"][1].update(file_name="a/../../b.jpg"), ["image 101", "refused"]),
             (lambda d: d["images"][1].update(file_name="/etc/hostname"), ["image 101", "'/etc/hostname'", "refused"]),

@@ -362,16 +362,20 @@ def _whole(value: object) -> int:
 
 
 def _check_category(categories: list[Json], path: Path, skeleton: Skeleton) -> None:
-    """Refuse a file whose persons have other keypoints than it is read as having, however many they are."""
+    """Refuse a file whose persons have other keypoints than COCO's, or the same in another order, and as many.
+
+    Names of which COCO knows none tell nothing; nor do they in other layouts, whose files come with COCO's names.
+    """
     persons = [category for category in categories if category.get("id") == PERSON]
     if not persons:
         raise DataError(f"{path}: 'categories' has no id {PERSON} (person), which pycocotools needs")
     names = persons[0].get("keypoints") or ()
     given = [str(name).strip().casefold().replace(" ", "_").replace("-", "_") for name in names]
-    if given and given != list(skeleton.keypoints):
+    known = set(given) & set(COCO.keypoints)
+    if skeleton == COCO and known and given != list(COCO.keypoints):
         raise DataError(
-            f"{path}: category {PERSON} lists the keypoints {', '.join(map(str, names))}; expected those of "
-            f"{skeleton.name} in their order: {', '.join(skeleton.keypoints)}"
+            f"{path}: category {PERSON} lists the keypoints {', '.join(map(str, names))}; expected those of COCO in "
+            f"their order: {', '.join(COCO.keypoints)}"
         )
 
 

@@ -169,7 +169,7 @@ def test_other_keypoints_are_refused_even_if_there_are_17(tiny_copy: Path):
     for other in (COCO.keypoints[::-1], COCO.keypoints[:-1], ["left_eye", "right_eye", "nose", *COCO.keypoints[3:]]):
         name(list(other))
         with pytest.raises(
-            DataError, match=r"category 1 lists the keypoints .*; expected those of coco in their order"
+            DataError, match=r"category 1 lists the keypoints .*; expected those of COCO in their order"
         ):
             read(tiny_copy, "val")
 
@@ -352,3 +352,9 @@ def test_real_photographs(coco_slice: Path, split: str):
     for row in range(20):
         height, width = (int(v) for v in dataset.images.size[row])
         assert read_image(dataset.images.path[row], (height, width)).shape == (height, width, 3)
+
+
+def test_names_that_coco_does_not_know_tell_nothing(tiny_copy: Path):
+    with tiny.change(tiny_copy) as data:
+        data["categories"][0]["keypoints"] = [f"k{k}" for k in range(17)]
+    assert len(read(tiny_copy, "val").persons) == 9
