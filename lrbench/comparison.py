@@ -20,9 +20,10 @@ from lrbench.method import costs, parse_settings, plain, setting_names, upscaler
 from lrbench.models.backbones import BACKBONES
 from lrbench.predictions import evaluate_predictions
 from lrbench.ranking import ranked
-from lrbench.records import Record, matches_path
+from lrbench.records import Record
 from lrbench.report import reported
 from lrbench.report.reported import Reported
+from lrbench.report.seeds import matches_below
 from lrbench.statistics import Matches
 from lrbench.structures import POSES, Rescoring, unknown
 from lrbench.training import TrainingError
@@ -303,7 +304,7 @@ def run_planned(
             row["row"], results = item.row, item.cell.results
         rows.append(row)
         try:
-            found.append(None if record is None else matches_of(results, record))
+            found.append(None if record is None else matches_below(results)(record))
         except DataError as error:  # what was measured stands, but cannot be compared
             found.append(None)
             row["notes"].append(str(error))
@@ -375,16 +376,6 @@ def file_row(file: ResultFile, progress: Progress = silent) -> tuple[dict[str, A
         "method": file.name or file.path.name,
         "notes": list(record.settings["notes"]),
     }, record
-
-
-def matches_of(results: Path, record: Record) -> Matches | None:
-    """What the predictions of a record matched; None where the file is not there.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    path = matches_path(results, record)
-    return Matches.load(path) if path.exists() else None
 
 
 def _measured(record: Record) -> dict[str, Any]:

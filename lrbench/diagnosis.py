@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrbench.evaluation import accumulated
+from lrbench.evaluation import accumulated, average_precision
 from lrbench.records import Diagnosis, HeightBin
 from lrbench.statistics import Matches, draw, interval
 from lrbench.structures import COCO, Skeleton
@@ -220,7 +220,7 @@ def gains(evaluator: Any, matching: Matching, kinds: NDArray[np.int64]) -> dict[
         matching: of its persons.
         kinds: (P, K) of `kinds_of_errors`.
     """
-    before = _average_precision(evaluator)
+    before = average_precision(evaluator)
     won: dict[str, float | None] = {}
     for kind, name in enumerate(KINDS[1:], 1):
         wrong = kinds == kind
@@ -231,7 +231,7 @@ def gains(evaluator: Any, matching: Matching, kinds: NDArray[np.int64]) -> dict[
         changed = {i: {"keypoints": keypoints.ravel().tolist()} for i, keypoints in zip(ids, mended, strict=True)}
         images = set(matching.image[rows].tolist())
         known = {key: value for key, value in evaluator.ious.items() if key[0] not in images}
-        after = _average_precision(_evaluated(evaluator, predictions=changed, known=known))
+        after = average_precision(_evaluated(evaluator, predictions=changed, known=known))
         won[name] = None if before is None or after is None else after - before
     return won
 
@@ -269,7 +269,7 @@ def by_height(
             low=low,
             high=high if high < np.inf else None,
             persons=int(((box >= low) & (box < high)).sum()),
-            ap=_average_precision(binned, area),
+            ap=average_precision(binned, area),
             ci95=interval(precision[:, area].mean(1)),
         )
         for area, (low, high) in enumerate(ends)
@@ -315,12 +315,6 @@ def _changed(index: Any, fields: Mapping[int, Mapping[str, Any]]) -> Any:
     new = copy.copy(index)
     new.anns = index.anns | {i: index.anns[i] | dict(changes) for i, changes in fields.items()}
     return new
-
-
-def _average_precision(evaluator: Any, area: int = 0) -> float | None:
-    precision = evaluator.eval["precision"][:, :, :, area]
-    counted = precision[precision > -1]
-    return float(counted.mean()) if len(counted) else None
 
 
 def _keypoints(annotations: Sequence[Mapping[str, Any]], k: int) -> Float:

@@ -152,10 +152,15 @@ def score_keypoints(
             count = int(keypoints[k, 2] > 0)
             reduced.append({**annotation, "keypoints": keypoints.ravel().tolist(), "num_keypoints": count})
         evaluator = accumulated({**annotations, "annotations": reduced}, alone, skeleton, areas=("all",), by=by)
-        precision = evaluator.eval["precision"]
-        counted = precision[precision > -1]
-        scores[name] = float(counted.mean()) if len(counted) else None
+        scores[name] = average_precision(evaluator)
     return scores
+
+
+def average_precision(evaluator: Any, area: int = 0) -> float | None:
+    """AP of an evaluator's range of area, a fraction; None where it has no person (`accumulated`)."""
+    precision = evaluator.eval["precision"][:, :, :, area]
+    counted = precision[precision > -1]
+    return float(counted.mean()) if len(counted) else None
 
 
 def _nobody(annotations: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:

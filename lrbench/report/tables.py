@@ -21,7 +21,7 @@ from rich.text import Text
 from lrbench.controls import ROWS
 from lrbench.degradation import load_preset
 from lrbench.report.numbers import ABSENT, FURTHER_HEADINGS, METRIC_COLUMNS, interval, metric_heading, percent, signed
-from lrbench.report.reported import data_in_words, degradation_in_words
+from lrbench.report.reported import data_in_words, degradation_in_words, table_in_words
 from lrbench.scoring import BOOTSTRAP, HEADLINE
 from lrbench.structures import POSES
 
@@ -448,8 +448,7 @@ def _other_backbone(row: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _source(given: Mapping[str, Any]) -> str:
-    table = str(given.get("table") or "")
-    source = f"{given.get('source', 'unknown source')}, {f'table {table}' if table.isdigit() else table}".rstrip(", ")
+    source = table_in_words(str(given.get("source", "unknown source")), str(given.get("table") or "")).rstrip(", ")
     scored = " ".join(filter(None, (given.get("dataset"), given.get("split"))))
     return f"{source} ({', '.join(filter(None, (scored, given.get('boxes'))))})"
 
