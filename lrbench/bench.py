@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -650,8 +649,8 @@ def crop_scale(crops: Crops, dataset: Dataset) -> dict[int, float] | None:
     if not crops.persons.annotated or dataset.source:
         return None
     frame, persons = crops.frame, crops.persons
-    maps = (frame.matrix(frame.region(box, annotated=True))[:, :2] for box in persons.box)
-    return {int(i): math.sqrt(abs(np.linalg.det(m))) for i, m in zip(persons.id, maps, strict=True)}
+    maps = frame.matrix(frame.region(persons.box, annotated=True))[..., :2]
+    return dict(zip(persons.id.tolist(), np.sqrt(np.abs(np.linalg.det(maps))).tolist(), strict=True))
 
 
 def run_folder(cell: Cell, identity: Mapping[str, Any]) -> Path:

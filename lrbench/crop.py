@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lrbench.datasets.images import Pixels
-from lrbench.geometry import Float, Size, invert
+from lrbench.geometry import Float, Size
 
 
 def cut(image: Pixels, matrix: Float, size: Size) -> Pixels:
@@ -24,5 +24,6 @@ def cut(image: Pixels, matrix: Float, size: Size) -> Pixels:
         (h, w, 3) uint8
     """
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(image, invert(matrix), (size.width, size.height), flags=flags, borderValue=(0, 0, 0))
+    back = cv2.invertAffineTransform(matrix)
+    warped = cv2.warpAffine(image, back, (size.width, size.height), flags=flags, borderValue=(0, 0, 0))
     return np.asarray(warped, np.uint8)

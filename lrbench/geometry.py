@@ -12,7 +12,6 @@ row of `ALIGNMENTS`, so that a crop, a target and a decoder which share a `Frame
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -56,20 +55,20 @@ class Size:
 
 @dataclass(frozen=True)
 class Region:
-    """The part of an image that becomes a crop.
+    """The part of an image that becomes a crop; or the parts of several, stacked in front.
 
     Attributes:
-        center: (2,) x and y, image px.
-        side: (2,) width and height, image px, aspect fixed and padding included.
+        center: (..., 2) x and y, image px.
+        side: (..., 2) width and height, image px, aspect fixed and padding included.
     """
 
     center: Float
     side: Float
 
     @property
-    def area(self) -> float:
-        """Area in px², as OKS-NMS of the released code uses it."""
-        return float(self.side[0] * self.side[1])
+    def area(self) -> Float:
+        """(...) area in px², as OKS-NMS of the released code uses it."""
+        return np.asarray(self.side[..., 0] * self.side[..., 1])
 
 
 @dataclass(frozen=True)
@@ -83,68 +82,70 @@ class Frame:
         """Grow a box to the aspect of the crop and pad it.
 
         Args:
-            box: (4,) x, y, width, height in image px.
+            box: (..., 4) x, y, width, height in image px.
             annotated: the box is an annotation (clipped to the image) rather than a detection. The released biased
                 and corner code reduces annotated boxes to (w - 1, h - 1) and leaves detections as they are, which
                 puts their centres half a pixel apart (golden README, section 10, item 1).
             padding: factor by which both sides grow.
 
         Raises:
-            ValueError: the box has no extent at all, so no crop can be cut from it.
+            ValueError: a box has no extent at all, so no crop can be cut from it.
         """
-        x, y, w, h = (float(v) for v in box)
+        corner, extent = box[..., :2], box[..., 2:]
         if self.align == "dark":  # DarkPose adds the pixel back and centres on (w - 1) / 2
-            center = (x + 0.5 * (w - 1), y + 0.5 * (h - 1))
+            center = corner + 0.5 * (extent - 1)
         else:
-            if annotated:
-                w, h = w - 1, h - 1
-            center = (x + 0.5 * w, y + 0.5 * h)
-        if max(w, h) <= 0:
-            raise ValueError(f"box {[float(v) for v in box]} has no extent; expected width and height above 1 px")
-        return Region(np.asarray(center), self.fit_aspect(w, h) * padding)
+            extent = extent - 1 if annotated else extent
+            center = corner + 0.5 * extent
+        if (without := extent.max(-1) <= 0).any():
+            first = box[without].reshape(-1, 4)[0].tolist()
+            raise ValueError(f"box {first} has no extent; expected width and height above 1 px")
+        return Region(center, self.fit_aspect(extent) * padding)
 
     @property
     def end_pixel(self) -> float:
         """Px added to the distance of two pixels to give an extent: DarkPose counts both ends, the others do not."""
         return 1.0 if self.align == "dark" else 0.0
 
-    def fit_aspect(self, w: float, h: float) -> Float:
-        """Grow the shorter of two sides until w / h is the aspect of the crop; returns (2,) width and height."""
+    def fit_aspect(self, extent: Float) -> Float:
+        """Grow the shorter of two sides (..., 2), width and height, until w / h is the aspect of the crop."""
         aspect = self.size.width / self.size.height
-        return np.asarray((h * aspect, h) if w < aspect * h else (w, w / aspect))
+        w, h = extent[..., 0], extent[..., 1]
+        narrow = w < aspect * h
+        return np.stack([np.where(narrow, h * aspect, w), np.where(narrow, h, w / aspect)], -1)
 
-    def matrix(self, region: Region, rotation: float = 0.0) -> Float:
+    def matrix(self, region: Region, rotation: Float | float = 0.0) -> Float:
         """Affine map image px -> crop px.
 
         Args:
             region: what to crop.
-            rotation: degrees. In the ``corner`` rule the released code turns the other way round than in the two
+            rotation: (...) degrees. In the ``corner`` rule the released code turns the other way round than in the two
                 others; kept, because training draws are symmetric and golden arrays are not.
 
         Returns:
-            (2, 3)
+            (..., 2, 3)
         """
-        width, height = self.size.width, self.size.height
-        w, h = region.side
-        c, s = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+        size = np.array([self.size.width, self.size.height], np.float64)
         if self.align == "corner":
             # p' = (R^T (p - c) + side / 2) * (size - 1) / side
-            turn = np.array([[c, -s], [s, c]])
-            scale = np.array([(width - 1) / w, (height - 1) / h])
+            sense, scale = -1, (size - 1) / region.side
             origin = 0.5 * region.side * scale
         else:
             # p' = R (p - c) * a + middle, one factor a for both axes
-            turn = np.array([[c, s], [-s, c]])
-            if self.align == "biased":
-                a, origin = width / w, np.array([0.5 * width, 0.5 * height])
-            else:
-                a, origin = (width - 1) / (w - 1), np.array([0.5 * (width - 1), 0.5 * (height - 1)])
-            scale = np.array([a, a])
-        linear = turn * scale[:, None]
-        return np.column_stack([linear, origin - linear @ region.center])
+            end = 0 if self.align == "biased" else 1
+            sense, scale = 1, np.broadcast_to((size[0] - end) / (region.side[..., :1] - end), region.side.shape)
+            origin = 0.5 * (size - end)
+        angle = np.radians(rotation)
+        c, s = np.cos(angle), sense * np.sin(angle)
+        matrix = np.empty((*region.side.shape, 3))
+        matrix[..., 0, 0], matrix[..., 0, 1] = c * scale[..., 0], s * scale[..., 0]
+        matrix[..., 1, 0], matrix[..., 1, 1] = -s * scale[..., 1], c * scale[..., 1]
+        matrix[..., 2] = 0
+        matrix[..., 2] = origin - apply(matrix, region.center)
+        return matrix
 
     def to_image(self, region: Region) -> Float:
-        """Affine map crop px -> image px of an unturned crop: (2, 3)."""
+        """Affine map crop px -> image px of an unturned crop: (..., 2, 3)."""
         return invert(self.matrix(region))
 
 
@@ -231,7 +232,7 @@ def enlargement(frame: Frame, scale: int, rule: CoordinateMap) -> Float:
         return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]], np.float64)
     large = Frame(enlarged_size(frame.size, scale), frame.align)
     # any region will do: the native crops of one region are each other's scaling
-    region = Region(np.zeros(2), frame.fit_aspect(100.0, 100.0))
+    region = Region(np.zeros(2), frame.fit_aspect(np.array([100.0, 100.0])))
     return compose(large.matrix(region), frame.to_image(region))
 
 
@@ -241,9 +242,11 @@ def enlarged_size(size: Size, scale: int) -> Size:
 
 
 def invert(matrix: Float) -> Float:
-    """Inverse of an affine map: (2, 3) -> (2, 3)."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.asarray(np.column_stack([linear, -linear @ matrix[:, 2]]), np.float64)
+    """Inverse of an affine map: (..., 2, 3) -> (..., 2, 3)."""
+    inverse = np.zeros_like(matrix)
+    inverse[..., :2] = np.linalg.inv(matrix[..., :2])
+    inverse[..., 2] = -apply(inverse, matrix[..., 2])
+    return inverse
 
 
 def compose(second: Float, first: Float) -> Float:
@@ -252,8 +255,9 @@ def compose(second: Float, first: Float) -> Float:
 
 
 def apply(matrix: Float, points: Float) -> Float:
-    """Map points (..., 2) by an affine (2, 3)."""
-    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+    """Map points (..., 2) by an affine map (2, 3), or by as many (..., 2, 3)."""
+    x, y = points[..., None, 0], points[..., None, 1]
+    return np.asarray(matrix[..., 0] * x + matrix[..., 1] * y + matrix[..., 2])
 
 
 def rescale(points: Float, scale: tuple[float, float]) -> Float:

@@ -97,9 +97,7 @@ def predict(
 def to_image(crops: Crops, keypoints: np.ndarray[Any, np.dtype[np.float64]]) -> Predictions:
     """Keypoints (N, K, 3) in crop px -> predictions in image px; nothing is clipped to the picture."""
     persons, frame = crops.persons, crops.frame
-    mapped, area = keypoints.copy(), np.zeros(len(persons))
-    for row in range(len(persons)):
-        region = frame.region(persons.box[row], annotated=persons.annotated)
-        mapped[row, :, :2] = apply(frame.to_image(region), keypoints[row, :, :2])
-        area[row] = region.area
-    return Predictions(crops.store.images.id[persons.image], mapped, area, persons.score, persons.skeleton)
+    region = frame.region(persons.box, annotated=persons.annotated)
+    mapped = keypoints.copy()
+    mapped[..., :2] = apply(frame.to_image(region)[:, None], keypoints[..., :2])
+    return Predictions(crops.store.images.id[persons.image], mapped, region.area, persons.score, persons.skeleton)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lrbench.augmentation import Augmentation, View, mirror_keypoints
+from lrbench.augmentation import Augmentation, Draws, View, mirror_keypoints
 from lrbench.corruptions.corruption import seed_of
 from lrbench.datasets.images import ImageStore, Pixels
 from lrbench.degradation import Preset, crop
@@ -24,6 +24,9 @@ from lrbench.geometry import Float, Frame, apply
 from lrbench.structures import Batch, Persons
 
 B = TypeVar("B")
+
+Rows = int | NDArray[np.int64]
+"""One person, or (...) several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,39 +49,42 @@ class Crops:
     seed: int = 0
     kept: dict[int, Pixels] | None = None
 
-    def view(self, row: int, augmentation: Augmentation | None, rng: np.random.Generator | None) -> View:
-        """Where the crop of a person lies; augmented where an augmentation and its generator are given."""
+    def view(self, rows: Rows, augmentation: Augmentation | None = None, draws: Draws | None = None) -> View:
+        """Where the crops of some persons lie, or that of one; augmented where an augmentation and draws are given."""
         persons = self.persons
-        region = self.frame.region(persons.box[row], annotated=persons.annotated)
-        if augmentation is None or rng is None:
-            return View(region, 0.0, False)
-        width = int(self.store.images.size[persons.image[row], 1])
-        draws = augmentation.draw(rng)
-        keypoints, visible = persons.keypoints[row], persons.visible[row]
+        region = self.frame.region(persons.box[rows], annotated=persons.annotated)
+        if augmentation is None or draws is None:
+            still = np.zeros(np.shape(rows))
+            return View(region, still, still > 0)
+        keypoints, visible, width = persons.keypoints[rows], persons.visible[rows], self._width(rows)
         return augmentation.view(self.frame, region, keypoints, visible, draws, width, persons.skeleton)
 
-    def place(self, row: int, view: View) -> tuple[Float, Float, NDArray[np.bool_]]:
-        """Where one view of a person lies.
+    def place(self, rows: Rows, view: View) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """Where views of some persons lie, or that of one.
 
         Args:
-            row: of the person.
-            view: where its crop lies.
+            rows: (...) of the persons.
+            view: (...) where their crops lie.
 
         Returns:
-            map px of the stored picture -> crop px (2, 3), keypoints (K, 2) crop px, flags (K,).
+            maps px of the stored picture -> crop px (..., 2, 3), keypoints (..., K, 2) crop px, flags (..., K).
         """
-        xy, visible = self.persons.keypoints[row], self.persons.visible[row]
+        width = self._width(rows)
+        flip = np.asarray(view.flip)[..., None]
+        xy, visible = self.persons.keypoints[rows], self.persons.visible[rows]
+        mirrored, exchanged = mirror_keypoints(xy, visible, width, self.persons.skeleton)
+        labelled = np.where(flip, exchanged, visible) > 0
         matrix = self.frame.matrix(view.region, view.rotation)
-        pixels_matrix = matrix
-        if view.flip:
-            width = int(self.store.images.size[self.persons.image[row], 1])
-            xy, visible = mirror_keypoints(xy, visible, width, self.persons.skeleton)
-            # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
-            pixels_matrix = matrix.copy()
-            pixels_matrix[:, 2] += matrix[:, 0] * (width - 1)
-            pixels_matrix[:, 0] = -matrix[:, 0]
-        labelled = visible > 0
-        return pixels_matrix, np.where(labelled[:, None], apply(matrix, xy), 0.0), labelled
+        points = apply(matrix[..., None, :, :], np.where(flip[..., None], mirrored, xy))
+        # the mirrored picture is never made: x -> width - 1 - x goes into the matrix
+        pixels_matrix = matrix.copy()
+        pixels_matrix[..., 2] += np.where(flip, matrix[..., 0] * (width[..., None] - 1), 0)
+        pixels_matrix[..., 0] *= np.where(flip, -1, 1)
+        return pixels_matrix, np.where(labelled[..., None], points, 0.0), labelled
+
+    def _width(self, rows: Rows) -> NDArray[np.int32]:
+        """Of the pictures of persons, px."""
+        return np.asarray(self.store.images.size[self.persons.image[rows], 1])
 
     def sample(
         self, row: int, view: View, rng: np.random.Generator | None = None
@@ -116,13 +122,18 @@ class Crops:
         self, rows: Sequence[int], augmentation: Augmentation | None = None, seeds: Sequence[Sequence[int]] = ()
     ) -> Batch:
         """Crops of some persons; each person's view is drawn from its own generator, so order does not matter."""
-        samples = []
+        generators = [np.random.default_rng(list(seed)) for seed in seeds]
+        draws = augmentation.draw_each(generators) if augmentation is not None and generators else None
+        persons = np.asarray(rows)
+        matrices, xy, labelled = self.place(persons, self.view(persons, augmentation, draws))
+        pixels = np.empty((len(rows), self.frame.size.height, self.frame.size.width, 3), np.uint8)
         for i, row in enumerate(rows):
-            rng = np.random.default_rng(list(seeds[i])) if seeds else None
-            samples.append(self.sample(row, self.view(row, augmentation, rng), rng))
-        pixels = torch.from_numpy(np.stack([s[0] for s in samples])).permute(0, 3, 1, 2)
-        keypoints = torch.from_numpy(np.stack([s[1] for s in samples])).float()
-        return Batch(pixels, keypoints, torch.from_numpy(np.stack([s[2] for s in samples])).float())
+            pixels[i] = self.pixels(row, matrices[i], generators[i] if generators else None)
+        return Batch(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            torch.from_numpy(xy).float(),
+            torch.from_numpy(labelled).float(),
+        )
 
     def batches(self, size: int, workers: int) -> Iterator[Batch]:
         """All persons in order, unaugmented; the last batch may be smaller."""

@@ -122,7 +122,8 @@ class Pairs:
         samples = []
         for i, row in enumerate(rows):
             rng = np.random.default_rng(list(seeds[i])) if seeds else None
-            samples.append(self.sample(row, self.crops.view(row, augmentation, rng), rng))
+            draws = augmentation.draw(rng) if augmentation is not None and rng is not None else None
+            samples.append(self.sample(row, self.crops.view(row, augmentation, draws), rng))
         pixels, target = (torch.from_numpy(np.stack([s[i] for s in samples])).permute(0, 3, 1, 2) for i in (0, 1))
         xy, labelled = (torch.from_numpy(np.stack([s[i] for s in samples])).float() for i in (2, 3))
         return Pair(pixels, target, xy, labelled)
@@ -140,8 +141,8 @@ class Pairs:
 def detailed(crops: Crops, scale: int) -> NDArray[np.int64]:
     """Rows of the persons who are high enough in their photograph to teach detail, see `DETAIL`."""
     persons, frame = crops.persons, crops.frame
-    heights = [frame.region(box, annotated=persons.annotated).side[1] for box in persons.box]
-    return np.flatnonzero(np.asarray(heights) >= DETAIL * scale * frame.size.height)
+    heights = frame.region(persons.box, annotated=persons.annotated).side[:, 1]
+    return np.flatnonzero(heights >= DETAIL * scale * frame.size.height)
 
 
 def split_off(crops: Crops, rows: NDArray[np.int64], most: int) -> tuple[Crops, Crops]:

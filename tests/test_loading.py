@@ -67,7 +67,7 @@ def test_noise_belongs_to_the_person_and_the_seed(tiny_data: Path):
 def test_keypoints_lie_where_the_pixels_say(crops: Crops):
     # a crop and the picture agree at a keypoint: both are smooth, so their colours are close there
     for row in range(6):
-        pixels, xy, labelled = crops.sample(row, crops.view(row, None, None))
+        pixels, xy, labelled = crops.sample(row, crops.view(row))
         image = crops.store[int(crops.persons.image[row])]
         for k in np.flatnonzero(labelled):
             u, v = np.rint(xy[k]).astype(int)

@@ -54,7 +54,7 @@ def test_half_a_pixel_would_show(tiny_data):
 def test_bicubic_pairs_are_the_large_crop_made_small(tiny_data):
     from lrbench.degradation import shrink
 
-    small, target, _, _ = pairs_of(tiny_data).sample(1, pairs_of(tiny_data).crops.view(1, None, None))
+    small, target, _, _ = pairs_of(tiny_data).sample(1, pairs_of(tiny_data).crops.view(1))
     assert np.array_equal(small, shrink(target, load_preset("antialias"), Size(16, 12)))
 
 
@@ -63,16 +63,16 @@ def test_patches_and_colours_agree(tiny_data):
 
     pairs = pairs_of(tiny_data, jitter=Jitter(shift=0.0, colour=0.1))
     rng = np.random.default_rng(0)
-    small, target, _, _ = pairs.sample(0, pairs.crops.view(0, None, None), rng)
-    plain = pairs.sample(0, pairs.crops.view(0, None, None))[1]
+    small, target, _, _ = pairs.sample(0, pairs.crops.view(0), rng)
+    plain = pairs.sample(0, pairs.crops.view(0))[1]
     gain = target[20:40, 10:30].mean((0, 1)) / plain[20:40, 10:30].mean((0, 1))
     assert np.abs(gain - 1).max() > 0.005
     assert np.abs(gain - 1).max() <= 0.11
     assert np.array_equal(small, shrink(target, load_preset("antialias"), Size(16, 12)))
     patchy = dataclasses.replace(pairs, jitter=Jitter(shift=0.0, colour=0.0, patch=32))
-    cut, square, _, _ = patchy.sample(0, pairs.crops.view(0, None, None), np.random.default_rng(1))
+    cut, square, _, _ = patchy.sample(0, pairs.crops.view(0), np.random.default_rng(1))
     assert (cut.shape, square.shape) == ((8, 8, 3), (32, 32, 3))
-    whole_small, whole, _, _ = pairs.sample(0, pairs.crops.view(0, None, None))
+    whole_small, whole, _, _ = pairs.sample(0, pairs.crops.view(0))
     places = [(y, x) for y in range(9) for x in range(5) if np.array_equal(whole_small[y : y + 8, x : x + 8], cut)]
     assert any(np.array_equal(whole[4 * y : 4 * y + 32, 4 * x : 4 * x + 32], square) for y, x in places)
 

@@ -469,7 +469,7 @@ def test_quality_is_that_of_persons_held_out(tiny_data, tmp_path, courses):
     # bicubic anew, by what makes pictures small
     pictures, targets = [], []
     for row in range(len(held)):
-        small, target, _, _ = courses[0].held.sample(row, courses[0].held.crops.view(row, None, None))
+        small, target, _, _ = courses[0].held.sample(row, courses[0].held.crops.view(row))
         pictures.append(imresize(small.astype(np.float32) / 255, Size(64, 48)))
         targets.append(target.astype(np.float32) / 255)
     stacked = (torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2) for part in (pictures, targets))

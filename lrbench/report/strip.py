@@ -143,7 +143,7 @@ def _original(crops: Crops, *, copy: bool) -> Tile:
     width, height = crops.frame.region(crops.persons.box[0], annotated=True).side
     frame = Frame(Size(max(1, round(height)), max(1, round(width))), "biased")
     native = dataclasses.replace(crops, frame=frame, preset=load_preset("none"))
-    pixels, xy, labelled = native.sample(0, native.view(0, None, None))
+    pixels, xy, labelled = native.sample(0, native.view(0))
     title = f"{'low-resolution copy' if copy else 'original'}\n{frame.size}"
     return Tile(title, pixels, "annotated keypoints", np.column_stack([xy, labelled]), "auto")
 
@@ -158,7 +158,7 @@ def _inputs(rows: Sequence[Row]) -> list[Tile]:
 
 
 def _pixels(crops: Crops) -> Pixels:
-    return crops.sample(0, crops.view(0, None, None))[0]
+    return crops.sample(0, crops.view(0))[0]
 
 
 def _words(preset: Preset) -> str:
@@ -199,7 +199,7 @@ def _seen(row: Row, title: str, area: float | None) -> Tile:
     except FloatingPointError:  # a failed row of the comparison
         return Tile(title, _blank(row), "failed: not finite")
     xy, score = found.keypoints[0, :, :2], found.keypoints[0, :, 2]
-    place, _, labelled = crops.place(0, crops.view(0, None, None))
+    place, _, labelled = crops.place(0, crops.view(0))
     interpolation = "nearest"
     if method.upscaling is not None:
         # however the row maps coordinates back, its picture is enlarged by areas of pixels
