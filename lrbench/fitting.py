@@ -11,9 +11,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +23,15 @@ from torch import Tensor, nn
 from lrbench.datasets.images import DataError
 from lrbench.inference import Progress, silent
 from lrbench.records import write_atomic
+from lrbench.timing import Stopwatch
+
+B = TypeVar("B", bound=tuple[Any, ...])
+
+WAITING = "waiting for crops"
+"""Phase of a training, see `lrbench.timing.Stopwatch`."""
+
+UNREAD = 15
+"""Steps that a GPU may be ahead of the losses that were read from it."""
 
 WEIGHTS = "weights.safetensors"
 """The chosen weights of a run."""
@@ -39,7 +49,7 @@ class Trained:
         epochs: run, over all sessions.
         seconds: of training, over all sessions.
         images_per_second: crops, median over epochs; None where nothing was stepped.
-        data_wait: share of the time spent waiting for crops.
+        data_wait: share of the time spent waiting for crops; None where nothing was stepped.
     """
 
     weights: Path
@@ -133,6 +143,7 @@ def fit(
     device: str = "cpu",
     precision: str = "32-true",
     progress: Progress = silent,
+    times: Stopwatch | None = None,
 ) -> Trained:
     """Train, or continue where an earlier session stopped.
 
@@ -146,11 +157,13 @@ def fit(
         device: ``cpu``, ``cuda`` ...
         precision: Fabric's name.
         progress: called per step.
+        times: told where the time goes.
 
     Raises:
         TrainingError: the folder holds another run, or the loss is no longer finite.
         OSError: the folder cannot be written.
     """
+    times = times or Stopwatch()
     claim(run, identity)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on stderr
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
@@ -163,16 +176,19 @@ def fit(
     history: list[dict[str, Any]] = list(state["history"]) if state else []
     best = max((h[course.criterion] for h in history if h.get(course.criterion) is not None), default=-math.inf)
     for epoch in range(len(history), course.epochs):
-        facts = course.begin(epoch)
-        line = _epoch(course, list(zip(updates, optimizers, strict=True)), fabric, epoch, progress)
-        value = course.validate()
-        if value is not None:
-            line[course.criterion] = value
-            if value > best:
-                best = value
-                _keep(run, course)
-        history.append({"epoch": epoch, **facts, **line})
-        _checkpoint(run, course, plain, history)
+        with times("setting up"):
+            facts = course.begin(epoch)
+        line = _epoch(course, list(zip(updates, optimizers, strict=True)), fabric, epoch, progress, times)
+        with times("validation"):
+            value = course.validate()
+        with times("writing files"):
+            if value is not None:
+                line[course.criterion] = value
+                if value > best:
+                    best = value
+                    _keep(run, course)
+            history.append({"epoch": epoch, **facts, **line})
+            _checkpoint(run, course, plain, history)
         progress(
             "epoch", epoch + 1, course.epochs, f"loss {line['loss']:.4g}, {line['images_per_second']:.0f} images/s"
         )
@@ -209,54 +225,123 @@ def claim(run: Path, identity: Mapping[str, Any]) -> None:
         raise TrainingError(f"run folder {run}: holds a run of other settings; give another --runs folder or remove it")
 
 
+class Sums:
+    """Sums of losses and their terms over the steps of an epoch.
+
+    Reading a number from a GPU waits for all that the host has asked of it, so several steps are read at once.
+
+    Args:
+        unread: steps whose losses may wait to be read.
+    """
+
+    def __init__(self, unread: int) -> None:
+        self.total: dict[str, float] = {}
+        self._unread: list[Mapping[str, Tensor]] = []
+        self._most, self._steps = unread, 0
+
+    def add(self, losses: Mapping[str, Tensor], *, last: bool) -> tuple[int, float] | None:
+        """Add what one step gave, by name; the last one makes the sums whole.
+
+        Returns:
+            step and value of the first loss that is not finite, of those that were read; None where all are.
+        """
+        self._unread.append({name: term.detach() for name, term in losses.items()})
+        if not last and len(self._unread) <= self._most:
+            return None
+        values = torch.stack([term.double() for step in self._unread for term in step.values()]).tolist()
+        for step in self._unread:
+            for name in step:
+                value = values.pop(0)
+                if name.endswith("loss") and not math.isfinite(value):
+                    return self._steps, value
+                self.total[name] = self.total.get(name, 0.0) + value
+            self._steps += 1
+        self._unread = []
+        return None
+
+    def mean(self, name: str) -> float:
+        """Of a term over the steps that were read; NaN before any was."""
+        return self.total[name] / self._steps if self._steps else math.nan
+
+
+def staged(batches: Iterator[B], device: torch.device) -> Iterator[B]:
+    """Named tuples of tensors on a device; each is copied to a GPU while the one before it is used."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def move() -> B | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        with torch.cuda.stream(stream):
+            moved = type(batch)(*(field.pin_memory().to(device, non_blocking=True) for field in batch))
+        stream.synchronize()
+        return moved
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="copies")
+    try:
+        coming = pool.submit(move)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(move)
+            for field in batch:
+                field.record_stream(torch.cuda.current_stream(device))  # its memory is not given to a later copy
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def _epoch(
-    course: Course, updates: Sequence[tuple[Update, Any]], fabric: Fabric, epoch: int, progress: Progress
+    course: Course,
+    updates: Sequence[tuple[Update, Any]],
+    fabric: Fabric,
+    epoch: int,
+    progress: Progress,
+    times: Stopwatch,
 ) -> dict[str, Any]:
     """One pass over the training data; returns the means that go into ``metrics.jsonl``."""
     steps, batch = course.steps, course.batch
-    total, begin, waited = course.epochs * steps, time.perf_counter(), 0.0
-    sums: dict[str, float] = {}
+    total, begin, waited = course.epochs * steps, time.perf_counter(), times.seconds.get(WAITING, 0.0)
+    sums = Sums(unread=0 if fabric.device.type == "cpu" else UNREAD)
     # what a network draws for itself (dropout) depends on the epoch alone, so that a continued run draws the same
     torch.manual_seed(1_000_003 * course.seed + epoch)
-    batches = course.batches(epoch)
+    batches = staged(course.batches(epoch), fabric.device)
     for i in range(steps):
-        asked = time.perf_counter()
-        loaded = next(batches)
-        waited += time.perf_counter() - asked
+        with times(WAITING):
+            loaded = next(batches)
         step = epoch * steps + i
-        moved = type(loaded)(*(field.to(fabric.device) for field in loaded))
-        for update, optimizer in updates:
-            for group in optimizer.param_groups:
-                group["lr"] = update.rate(step) * group["pace"]
-            terms = update.terms(moved, step / total)
-            loss = sum(terms.values(), torch.zeros((), device=fabric.device))
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"{course.name}: the loss is {loss.item()} in epoch {epoch + 1}, step {i + 1}; "
-                    "the last whole epoch is kept; try --precision 32-true"
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss * update.loss_scale)
-            if update.clip is not None:
-                nn.utils.clip_grad_norm_([*update.parameters, *update.partners], update.clip)
-            optimizer.step()
-            for name, term in {"loss": loss, **terms}.items():
-                key = f"{update.name} {name}".lstrip()
-                sums[key] = sums.get(key, 0.0) + term.item()
-        course.stepped()
+        with times("network"):
+            losses: dict[str, Tensor] = {}
+            for update, optimizer in updates:
+                for group in optimizer.param_groups:
+                    group["lr"] = update.rate(step) * group["pace"]
+                terms = update.terms(loaded, step / total)
+                loss = sum(terms.values(), torch.zeros((), device=fabric.device))
+                optimizer.zero_grad()
+                fabric.backward(loss * update.loss_scale)
+                if update.clip is not None:
+                    nn.utils.clip_grad_norm_([*update.parameters, *update.partners], update.clip)
+                optimizer.step()
+                losses |= {f"{update.name} {name}".lstrip(): term for name, term in {"loss": loss, **terms}.items()}
+            course.stepped()
+            unsound = sums.add(losses, last=i == steps - 1)
+        if unsound is not None:
+            raise TrainingError(
+                f"{course.name}: the loss is {unsound[1]} in epoch {epoch + 1}, step {unsound[0] + 1}; "
+                "the last whole epoch is kept; try --precision 32-true"
+            )
         elapsed = time.perf_counter() - begin
         speed = (i + 1) * batch / elapsed
         left = (total - step - 1) * batch / speed
-        progress(
-            "train", step + 1, total, f"loss {sums['loss'] / (i + 1):.4g}, {speed:.0f} images/s, {left:.0f} s left"
-        )
+        progress("train", step + 1, total, f"loss {sums.mean('loss'):.4g}, {speed:.0f} images/s, {left:.0f} s left")
     seconds = time.perf_counter() - begin
     return {
-        **{name: value / steps for name, value in sums.items()},
+        **{name: sums.mean(name) for name in sums.total},
         "learning_rate": next(update.rate(step) for update, _ in updates if not update.name),
         "seconds": seconds,
         "images_per_second": steps * batch / seconds,
-        "data_wait": waited / seconds,
+        "data_wait": (times.seconds[WAITING] - waited) / seconds,
     }
 
 

@@ -351,7 +351,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
     return list(kept.values())
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash.
 
     Raises:

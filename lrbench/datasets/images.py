@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -50,16 +51,29 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
+class OnDisk(Protocol):
+    """Decoded pictures that lie on disk, see `lrbench.datasets.decoded`."""
+
+    def __getitem__(self, row: int) -> Pixels | None: ...
+
+
 class ImageStore:
     """Decoded pictures, kept in memory up to a limit; safe to use from several threads.
 
     Nothing is ever dropped: epochs visit every picture once, in random order, and a least-recently-used store would
     throw each one away just before it is wanted again.
+
+    Attributes:
+        images: the pictures.
+        limit: bytes that decoded ones may take in memory.
+        decoded: where others are looked for before they are decoded; None for nowhere.
     """
+
+    decoded: OnDisk | None = None
 
     def __init__(self, images: Images, limit_bytes: int | None = None) -> None:
         self.images = images
-        self._limit = spare_memory() if limit_bytes is None else limit_bytes
+        self.limit = spare_memory() if limit_bytes is None else limit_bytes
         self._used = 0
         self._kept: dict[int, Pixels] = {}
         self._lock = threading.Lock()
@@ -72,10 +86,12 @@ class ImageStore:
         """
         if (kept := self._kept.get(row)) is not None:
             return kept
+        if self.decoded is not None and (mapped := self.decoded[row]) is not None:
+            return mapped
         height, width = (int(side) for side in self.images.size[row])
         image = read_image(self.images.path[row], (height, width))
         with self._lock:
-            if row not in self._kept and self._used + image.nbytes <= self._limit:
+            if row not in self._kept and self._used + image.nbytes <= self.limit:
                 self._kept[row] = image
                 self._used += image.nbytes
         return image
