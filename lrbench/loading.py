@@ -7,7 +7,7 @@ pictures, and leave nothing behind when interrupted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -142,7 +142,7 @@ class Crops:
     def epoch(self, size: int, workers: int, augmentation: Augmentation, seed: int, epoch: int) -> Iterator[Batch]:
         """One shuffled, augmented pass; what does not fill a batch is left for another epoch."""
         parts = shuffled(len(self.persons), size, seed, epoch)
-        return prefetch(self.batch, [(rows, augmentation, seeds) for rows, seeds in parts], workers)
+        return prefetch(self.batch, ((rows, augmentation, seeds) for rows, seeds in parts), workers)
 
 
 def in_order(persons: int, size: int) -> list[list[int]]:
@@ -150,17 +150,18 @@ def in_order(persons: int, size: int) -> list[list[int]]:
     return [list(range(first, min(first + size, persons))) for first in range(0, persons, size)]
 
 
-def shuffled(persons: int, size: int, seed: int, epoch: int) -> list[tuple[list[int], list[list[int]]]]:
+def shuffled(persons: int, size: int, seed: int, epoch: int) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Rows of one shuffled pass, batch by batch, and the seeds of their views; an incomplete batch is left out.
 
     A view depends on seed, epoch and row alone, so neither workers nor interruptions change it.
     """
     order = np.random.default_rng([seed, epoch]).permutation(persons)
-    parts = [order[i * size : (i + 1) * size].tolist() for i in range(max(1, persons // size))]
-    return [(rows, [[seed, epoch, row] for row in rows]) for rows in parts]
+    for i in range(max(1, persons // size)):
+        rows = order[i * size : (i + 1) * size].tolist()
+        yield rows, [[seed, epoch, row] for row in rows]
 
 
-def prefetch(make: Callable[..., B], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[B]:
+def prefetch(make: Callable[..., B], jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[B]:
     """What `make` gives for each job, in order, made by threads ahead of the consumer.
 
     Args:

@@ -135,7 +135,7 @@ class Pairs:
     def epoch(self, size: int, workers: int, augmentation: Augmentation, seed: int, epoch: int) -> Iterator[Pair]:
         """One shuffled, augmented pass; what does not fill a batch is left for another epoch."""
         parts = shuffled(len(self.crops.persons), size, seed, epoch)
-        return prefetch(self.batch, [(rows, augmentation, seeds) for rows, seeds in parts], workers)
+        return prefetch(self.batch, ((rows, augmentation, seeds) for rows, seeds in parts), workers)
 
 
 def detailed(crops: Crops, scale: int) -> NDArray[np.int64]:
