@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from lrbench import evaluation, pckh, records, scoring
 from lrbench.adaptation import COURSES, partner_of
 from lrbench.allocation import keep_freed_memory
-from lrbench.cells import Cell, UpscalerCell
+from lrbench.cells import Cell, Computing, UpscalerCell
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
+from lrbench.datasets.decoded import DecodedPictures
 from lrbench.datasets.images import DataError, ImageStore, Pixels
 from lrbench.degradation import Preset, load_preset
 from lrbench.fitting import LAST, WEIGHTS, Trained, fit, summary
@@ -38,6 +40,7 @@ from lrbench.predictions import in_original_coordinates
 from lrbench.provenance import code_hash, peak_memory, provenance, training_hash
 from lrbench.recipes import Recipe, plan
 from lrbench.structures import Persons, Predictions
+from lrbench.timing import Stopwatch
 from lrbench.training import Validate, processor_precision, train
 from lrbench.upscaler_training import UpscalerCourse, quality
 from lrbench.upscaling import TOGETHER, open_upscaler, starting_tensors
@@ -103,11 +106,16 @@ class Bench:
 
     Args:
         progress: reports long work.
+
+    Attributes:
+        times: where the time goes.
     """
 
     def __init__(self, progress: Progress = silent) -> None:
         keep_freed_memory()
+        cv2.setNumThreads(1)  # crops are cut by threads of ours, one each
         self.progress = progress
+        self.times = Stopwatch()
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._stores: dict[tuple[str, str], ImageStore] = {}
         self._cut: dict[str, dict[int, Pixels]] = {}
@@ -117,7 +125,8 @@ class Bench:
         """One split, read once."""
         key = (data, split)
         if key not in self._datasets:
-            self._datasets[key] = open_dataset(data, split, progress=self.progress)
+            with self.times("opening data"):
+                self._datasets[key] = open_dataset(data, split, progress=self.progress)
         return self._datasets[key]
 
     def crops(
@@ -138,6 +147,22 @@ class Bench:
         dataset = self.dataset(data, split)
         store = self._stores.setdefault((data, split), ImageStore(dataset.images))
         return Crops(store, dataset.persons if persons is None else persons, frame, preset, seed)
+
+    def _keep_pictures(self, crops: Crops, cell: Computing) -> None:
+        """Keep decoded pictures on disk, where that was asked for or memory does not hold them."""
+        store, rows = crops.store, np.unique(crops.persons.image)
+        if cell.cache == 0 or store.decoded is not None:
+            return
+        decoded = DecodedPictures(store.images, rows, None if cell.cache is None else int(cell.cache * 1e9))
+        if cell.cache is None and decoded.bytes <= store.limit:
+            return
+        with self.times("decoded pictures"):
+            decoded.open(max(cell.workers, 1), self.progress)
+        store.decoded = decoded
+        self._say(
+            f"decoded pictures: {len(decoded)} of {len(rows)} in {decoded.folder} ({decoded.bytes / 1e9:.1f} GB for "
+            "all; --cache GB sets the limit, lrbench data clear removes them)"
+        )
 
     def prepare(self, cell: Cell) -> None:
         """Train all that a cell needs and does not have: the upscaler, a clean network, itself.
@@ -176,6 +201,8 @@ class Bench:
         precision = cell.precision or processor_precision(device)
         identity = self._identity(cell, method, recipe, precision)
         run = run_folder(cell, identity)
+        if not _finished(run, identity["epochs"]):
+            self._keep_pictures(crops, cell)
         options: dict[str, Any] = {
             "seed": cell.seed,
             "workers": cell.workers,
@@ -183,6 +210,7 @@ class Bench:
             "validate": self._validation(cell, method, device) if recipe.select == "best" else None,
         }
         keep: dict[str, Any] = {"run": run, "identity": identity, "device": device, "precision": precision}
+        keep |= {"times": self.times}
         if method.stages and method.upscaling is not None and method.upscaling.pose in COURSES:
             course = COURSES[method.upscaling.pose](method, crops, recipe, **options)
             return run, fit(course, progress=self.progress, **keep)
@@ -193,6 +221,7 @@ class Bench:
         dataset = self.dataset(cell.data, cell.split)
         truth = dataset.truth()
         crops = self.crops(cell.data, cell.split, method, cell.preset(), seed=cell.lr_seed)
+        crops = dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
 
         def validate(model: PoseNetwork[Any]) -> float:
             predictions = predict(method, model, crops, workers=cell.workers, device=device)
@@ -214,6 +243,8 @@ class Bench:
         """
         course, identity, run = self._upscaler_course(cell)
         device = cell.torch_device()
+        if not _finished(run, course.epochs):
+            self._keep_pictures(course.pairs.crops, cell)
         trained = fit(
             course,
             run=run,
@@ -221,6 +252,7 @@ class Bench:
             device=device,
             precision=identity["precision"],
             progress=self.progress,
+            times=self.times,
         )
         path = run / QUALITY
         if not path.exists():
@@ -373,13 +405,16 @@ class Bench:
         if cell.weights:
             self._say(f"weights {cell.weights}: {fit}")
         crops, device = self._scored_crops(cell, method), cell.torch_device()
+        if cell.cache:  # scoring reads every picture once, so it is kept only for those who ask
+            self._keep_pictures(crops, cell)
         enlarged = self._pictures(cell, method, crops)
         reused = bool(enlarged)  # another row has paid for the upscaler
         begin = time.perf_counter()
         results = self._predicted(cell, method, model, crops, enlarged)
         seconds = time.perf_counter() - begin
         truth, scored = in_original_coordinates(dataset, results)
-        scores = scoring.score(dataset, truth, scored, crop_scale=crop_scale(crops, dataset))
+        with self.times("scoring"):
+            scores = scoring.score(dataset, truth, scored, crop_scale=crop_scale(crops, dataset))
         (params, macs), (params_sr, macs_sr) = costs(method), upscaler_costs(method)
         record = records.Record(
             key=key,
@@ -479,8 +514,10 @@ class Bench:
             device=cell.torch_device(),
             enlarged=enlarged,
             progress=self.progress,
+            times=self.times,
         )
-        return _results(predictions, method, crops, self.dataset(cell.data, cell.split))
+        with self.times("suppression"):
+            return _results(predictions, method, crops, self.dataset(cell.data, cell.split))
 
     def _pixels(self, cell: Cell, method: Method[Any], crops: Crops) -> dict[int, Pixels] | None:
         """Crops that other rows have cut, to which these are added; None where they are too many to keep."""

@@ -40,12 +40,15 @@ class Computing:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of training; None for what the device is good at.
         workers: threads that cut crops.
+        cache: GB of disk for decoded pictures, 0 for none; None keeps them there where memory does not hold them, see
+            `lrbench.datasets.decoded`.
         runs: folder of training runs.
     """
 
     device: str = "auto"
     precision: str | None = None
     workers: int = 2
+    cache: float | None = None
     runs: Path = Path("runs")
 
     def torch_device(self) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lrbench.method import Method
     from lrbench.records import Record
     from lrbench.report.formats import Layout
+    from lrbench.timing import Stopwatch
 
 FAILED, USAGE, DATA, INTERRUPTED = 1, 2, 3, 130
 CORES = os.cpu_count() or 1
@@ -92,6 +93,10 @@ SeedList = Annotated[list[int], typer.Option("--seed", help="Repeatable.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="Of training: 32-true, bf16-mixed ...")]
 Workers = Annotated[int, typer.Option("--workers", help="Threads that cut crops.", min=0)]
+Cache = Annotated[
+    float | None,
+    typer.Option("--cache", help="GB of disk for decoded pictures, 0 for none. Default: 32, if memory is too small."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records.")]
 Set = Annotated[list[str], typer.Option("--set", help="Override one number of the method.", metavar="KEY=VALUE")]
@@ -171,6 +176,7 @@ def train(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
+    cache: Cache = None,
     runs: Runs = Path("runs"),
     settings: Set = [],
     plugin: Plugin = [],
@@ -190,14 +196,16 @@ def train(
         if method in UPSCALERS and method not in method_names():
             upscaler = make_upscaler(given)
             check_writable(runs)
-            run, trained, quality = Bench(report).train_upscaler(upscaler)
+            bench = Bench(report)
+            run, trained, quality = bench.train_upscaler(upscaler)
         elif features is not None:
             raise ValueError(f"--features {features}: belongs to the training of an upscaler, {method} is a method")
         else:
             cell = make_cell(given)
             check_writable(runs)
             report.say(announcement(cell))
-            run, trained = Bench(report).train(cell)
+            bench = Bench(report)
+            run, trained = bench.train(cell)
         summary = {
             "run": str(run),
             "weights": str(trained.weights),
@@ -205,9 +213,10 @@ def train(
             "seconds": round(trained.seconds, 1),
             "images_per_second": trained.images_per_second,
             "data_wait": trained.data_wait,
+            "times": {phase: round(seconds, 3) for phase, seconds in bench.times.seconds.items()},
             **({"quality": quality} if quality else {}),
         }
-        report.close()
+        report.say(where(bench.times))
         if as_json:
             print(json.dumps(summary))
             return
@@ -270,6 +279,7 @@ def eval(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
+    cache: Cache = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     settings: Set = [],
@@ -315,6 +325,7 @@ def eval(
             record = bench.evaluate(cell)
             if with_audit:
                 audited = audit(bench, cell, record).to_json()
+            report.say(where(bench.times))
         report.close()
         if as_json:
             print(json.dumps({**record.to_json(), **({"audit": audited} if audited else {})}))
@@ -395,6 +406,7 @@ def compare(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = LOADERS,
+    cache: Cache = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     settings: Set = [],
@@ -448,7 +460,7 @@ def compare(
         if strip is not None and cells:
             bench.dataset(data, split).row_of(person)  # a person that is not there shows before anything is trained
         outcome = run_planned(bench, planned, may_train=may_train, overwrite=overwrite, begin=begin)
-        report.close()
+        report.say(where(bench.times))
         if as_json:
             print(json.dumps(outcome))
         else:
@@ -741,6 +753,25 @@ def data_synth(
         _, root = folder_of("synth", workers=workers, progress=report)
         report.close()
         print(root)
+
+
+@data_app.command("clear")
+def data_clear(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Remove what was kept to be faster next time: decoded pictures and read annotations; no run, no dataset."""
+    with errors(verbose):
+        from lrbench.datasets import cache, decoded
+
+        freed = {"annotations": cache.clear(), "pictures": decoded.clear()}
+        if as_json:
+            print(json.dumps({"freed_bytes": freed}))
+        else:
+            for kind, number in freed.items():
+                print(f"{kind}: {number / 1e6:.1f} MB removed")
+
+
+def where(times: Stopwatch) -> str:
+    """The line that long work ends with."""
+    return f"where the time went: {times.in_words or 'nothing was left to do'}"
 
 
 @contextmanager

@@ -23,12 +23,9 @@ from torch import Tensor, nn
 from lrbench.datasets.images import DataError
 from lrbench.inference import Progress, silent
 from lrbench.records import write_atomic
-from lrbench.timing import Stopwatch
+from lrbench.timing import NETWORK, WAITING, Stopwatch
 
 B = TypeVar("B", bound=tuple[Any, ...])
-
-WAITING = "waiting for crops"
-"""Phase of a training, see `lrbench.timing.Stopwatch`."""
 
 UNREAD = 15
 """Steps that a GPU may be ahead of the losses that were read from it."""
@@ -311,7 +308,7 @@ def _epoch(
         with times(WAITING):
             loaded = next(batches)
         step = epoch * steps + i
-        with times("network"):
+        with times(NETWORK):
             losses: dict[str, Tensor] = {}
             for update, optimizer in updates:
                 for group in optimizer.param_groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from lrbench.loading import Crops
 from lrbench.method import Codec, Method
 from lrbench.models.network import PoseNetwork
 from lrbench.structures import COCO, Predictions, Skeleton, mirror_index
+from lrbench.timing import NETWORK, WAITING, Stopwatch
 
 P = TypeVar("P")
 
@@ -59,6 +61,7 @@ def predict(
     device: torch.device | str = "cpu",
     enlarged: list[torch.Tensor] | None = None,
     progress: Progress = silent,
+    times: Stopwatch | None = None,
 ) -> Predictions:
     """Estimate the keypoints of persons, in float32 whatever the training precision was.
 
@@ -73,22 +76,29 @@ def predict(
         enlarged: what the upscaler in front makes of each batch of these crops, uint8; an empty list is filled, a full
             one is used instead of the upscaler. None keeps nothing.
         progress: called per batch.
+        times: told where the time goes.
     """
+    times = times or Stopwatch()
     model = model.to(device).eval()
     persons, total, done, start = crops.persons, len(crops.persons), 0, time.perf_counter()
     keypoints = np.zeros((total, persons.keypoints.shape[1], 3))
-    for number, loaded in enumerate(crops.batches(batch, workers)):
-        if enlarged is not None and number < len(enlarged):
-            seen = enlarged[number].to(device).float().div_(255)
-        else:
-            seen = model.prepare(loaded.pixels.to(device).float().div_(255))
-            if enlarged is not None:
-                enlarged.append((255 * seen).round().to(torch.uint8).cpu())
-        prediction = flip_test_of(model, method.codec, seen, persons.skeleton) if flip else model.read(seen)
-        decoded = method.codec.decode(prediction)
-        rows = slice(done, done + len(seen))
-        keypoints[rows, :, :2] = decoded.xy.cpu().numpy()
-        keypoints[rows, :, 2] = decoded.score.cpu().numpy()
+    batches = crops.batches(batch, workers)
+    for number in range(math.ceil(total / batch)):
+        with times(WAITING):
+            loaded = next(batches)
+        with times(NETWORK):
+            if enlarged is not None and number < len(enlarged):
+                seen = enlarged[number].to(device).float().div_(255)
+            else:
+                seen = model.prepare(loaded.pixels.to(device).float().div_(255))
+                if enlarged is not None:
+                    enlarged.append((255 * seen).round().to(torch.uint8).cpu())
+            prediction = flip_test_of(model, method.codec, seen, persons.skeleton) if flip else model.read(seen)
+        with times("decoding"):
+            decoded = method.codec.decode(prediction)
+            rows = slice(done, done + len(seen))
+            keypoints[rows, :, :2] = decoded.xy.cpu().numpy()
+            keypoints[rows, :, 2] = decoded.score.cpu().numpy()
         done += len(seen)
         progress("predict", done, total, f"{done / (time.perf_counter() - start):.0f} images/s")
     return to_image(crops, keypoints)

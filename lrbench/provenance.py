@@ -39,8 +39,12 @@ BESIDE = (
     "records",
     "reevaluation",
     "submission",
+    "timing",
 )
 """Modules that decide no number of a record."""
+
+NOT_READING = ("__init__", "cache", "decoded", "degraded", "mapping")
+"""Modules among those of datasets that decide neither what annotations are read as nor what pictures."""
 
 SCORING = ("crowding", "diagnosis", "evaluation", "inference", "pckh", "referee", "scoring", "statistics")
 """Modules that decide what weights score, not the weights, unless an epoch is selected by its score."""
@@ -49,7 +53,7 @@ SCORING = ("crowding", "diagnosis", "evaluation", "inference", "pckh", "referee"
 @lru_cache(maxsize=64)
 def code_hash(method: str) -> str:
     """sha256 over the sources that decide a score: all below the commands, and a method's file if one is named."""
-    readers = [p for p in (_root() / "datasets").glob("*.py") if p.stem not in ("__init__", "degraded", "mapping")]
+    readers = [p for p in (_root() / "datasets").glob("*.py") if p.stem not in NOT_READING]
     return _hash([*_sources(BESIDE), *readers], method)
 
 

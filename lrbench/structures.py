@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +134,26 @@ class Batch(NamedTuple):
     visible: Tensor
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Files below one folder, by row: names, which become paths when they are asked for.
+
+    COCO's 118,287 names take 9 MB; as paths they would take 27 MB, and a second to make.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Path:
+        return self.folder / self.names[row]
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.folder / name for name in self.names)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """The pictures of a dataset, as flat arrays of length I.
@@ -146,7 +166,7 @@ class Images:
 
     id: NDArray[np.int64]
     size: NDArray[np.int32]
-    path: tuple[Path, ...]
+    path: Paths
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+WAITING, NETWORK = "waiting for crops", "network"
+"""Phases that training and inference share."""
+
 
 class Stopwatch:
     """Adds up wall time by phase. Phases do not overlap: what runs inside another is taken from it.

@@ -189,6 +189,39 @@ def test_loss_of_a_named_update_that_breaks_stops_the_run(tmp_path):
     assert len(lines(tmp_path / "run")) == 1
 
 
+@pytest.mark.parametrize("unread", [0, 2, 7])
+def test_losses_that_are_read_late_are_the_same(unread: int):
+    values = [0.1, 0.2, 0.7, 1e-9, 3.0]
+    sums = fitting.Sums(unread)
+    for step, value in enumerate(values):
+        terms = {"loss": torch.tensor(value), "critic loss": torch.tensor(2 * value)}
+        assert sums.add(terms, last=step == len(values) - 1) is None
+    exact = sum(torch.tensor(v).double().item() for v in values) / len(values)
+    assert sums.mean("loss") == exact
+    assert sums.mean("critic loss") == pytest.approx(2 * exact)
+
+
+@pytest.mark.parametrize(("unread", "told"), [(0, 2), (1, 3), (7, 4)])
+def test_a_loss_that_breaks_is_told_with_its_step_however_late(unread: int, told: int):
+    sums = fitting.Sums(unread)
+    assert math.isnan(sums.mean("loss"))
+    for step in range(5):
+        loss = torch.tensor(math.inf if step == 2 else 1.0)
+        broken = sums.add({"loss": loss, "term": torch.tensor(math.nan)}, last=step == 4)
+        if broken is not None:
+            break
+    assert (step, broken) == (told, (2, math.inf))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_batches_on_a_gpu_are_those_of_the_loader():
+    made = [Numbers(torch.full((3,), float(i))) for i in range(5)]
+    moved = list(fitting.staged(iter(made), torch.device("cuda")))
+    assert [batch.wanted.device.type for batch in moved] == ["cuda"] * 5
+    assert all(torch.equal(a.wanted.cpu(), b.wanted) for a, b in zip(moved, made, strict=True))
+
+
 @pytest.mark.parametrize(("scores", "best"), [((0.1, 0.2), 1), ((0.2, 0.1), 0), ((), 1)])
 def test_all_files_are_those_of_the_chosen_and_of_the_last_epoch(tmp_path, scores, best):
     after: list[dict[str, bytes]] = []

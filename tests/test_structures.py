@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from pycocotools.cocoeval import Params
 
-from lrbench.structures import COCO, mirror_index
+from lrbench.structures import COCO, Paths, mirror_index
 
 
 def test_mirroring_exchanges_left_and_right_by_name():
@@ -36,3 +39,12 @@ def test_skeleton_and_upper_body():
     assert {frozenset(int(order[k]) for k in bone) for bone in COCO.bones} == bones
     assert all(not set(COCO.keypoints[k].split("_")) & {"hip", "knee", "ankle"} for k in COCO.upper_body)
     assert len(COCO.upper_body) == 11
+
+
+def test_paths_are_made_when_they_are_asked_for():
+    paths = Paths(Path("folder"), ("a.jpg", "part/b.jpg"))
+    assert len(paths) == 2
+    assert list(paths) == list(paths) == [Path("folder/a.jpg"), Path("folder/part/b.jpg")]
+    assert paths[np.int64(1)] == paths[-1] == Path("folder") / "part" / "b.jpg"
+    with pytest.raises(IndexError):
+        paths[2]

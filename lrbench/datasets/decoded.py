@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lrbench.datasets.cache import ABANDONED
 from lrbench.datasets.images import Pixels, read_image
 from lrbench.records import write_atomic
 from lrbench.structures import Images
@@ -55,16 +57,19 @@ class Shard:
         """File with the sha256 of the pixels."""
         return self.path.with_suffix(".sha256")
 
-    def whole(self) -> bool:
-        """Whether the file is there as it was written."""
+    def map(self) -> Pixels | None:
+        """The pixels of all, read-only; None where the file is not as it was written.
+
+        All of it is read for the comparison, so what is asked for later is in memory, if there is enough.
+        """
         try:
             if self.path.stat().st_size != self.size:
-                return False
-            told = self.seal.read_text()
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == told
+                return None
+            # a plain array over the map: indexing a memmap costs more than a small crop
+            pixels = np.asarray(np.memmap(self.path, np.uint8, "r"))
+            return pixels if hashlib.sha256(pixels.data).hexdigest() == self.seal.read_text() else None
         except OSError:
-            return False
+            return None
 
 
 class DecodedPictures:
@@ -105,16 +110,18 @@ class DecodedPictures:
         """
         left = self._make_room()
         with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="decode") as pool:
-            found = pool.map(Shard.whole, self._shards)
-            for number, (shard, whole) in enumerate(zip(self._shards, found, strict=True)):
+            found = pool.map(Shard.map, self._shards)
+            for number, (shard, pixels) in enumerate(zip(self._shards, found, strict=True)):
                 left -= shard.size
-                if not whole and (left < 0 or not self._write(shard, pool)):
+                if pixels is None:
+                    pixels = self._write(shard, pool) if left >= 0 else None
+                if pixels is None:
                     break
-                self._map(shard)
+                self._share_out(shard, pixels)
                 progress("decoded pictures", number + 1, len(self._shards), f"{self.bytes / 1e9:.1f} GB on disk")
 
-    def _write(self, shard: Shard, pool: ThreadPoolExecutor) -> bool:
-        """Decode the pictures of a shard into its file; False where the disk does not take it."""
+    def _write(self, shard: Shard, pool: ThreadPoolExecutor) -> Pixels | None:
+        """Decode the pictures of a shard into its file, and map it; None where the disk does not take it."""
         pixels = np.empty(shard.size, np.uint8)
         for start, image in zip(shard.starts, pool.map(self._decoded, shard.rows.tolist()), strict=True):
             pixels[start : start + image.size] = image.ravel()
@@ -124,19 +131,17 @@ class DecodedPictures:
             write_atomic(shard.path, pixels.data)
             write_atomic(shard.seal, hashlib.sha256(pixels.data).hexdigest().encode())
         except OSError:
-            return False
-        return True
+            return None
+        return shard.map()
 
     def _decoded(self, row: int) -> Pixels:
         height, width = (int(side) for side in self._images.size[row])
         return read_image(self._images.path[row], (height, width))
 
-    def _map(self, shard: Shard) -> None:
-        pixels = np.memmap(shard.path, np.uint8, "r", shape=(shard.size,))
+    def _share_out(self, shard: Shard, pixels: Pixels) -> None:
         for row, start in zip(shard.rows.tolist(), shard.starts.tolist(), strict=True):
             height, width = (int(side) for side in self._images.size[row])
-            # a plain array over the map: indexing a memmap costs more than a small crop
-            self._kept[row] = np.asarray(pixels[start : start + 3 * height * width]).reshape(height, width, 3)
+            self._kept[row] = pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
     def _make_room(self) -> int:
         """Bytes that this dataset may take, after others have made room, those that were used longest ago first."""
@@ -147,6 +152,10 @@ class DecodedPictures:
         others = sorted(used.keys() - {self.folder}, key=_last_used)
         while others and sum(used[place] for place in others) + self.bytes > limit:
             shutil.rmtree(others.pop(0), ignore_errors=True)
+        for path in self.folder.glob(".*"):  # what a killed process was writing
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - ABANDONED:
+                    path.unlink()
         with suppress(OSError):
             os.utime(self.folder)
         return limit - sum(used[place] for place in others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -12,7 +13,7 @@ import pytest
 import tiny
 
 from lrbench.datasets import open_dataset, skeleton_of
-from lrbench.datasets.coco import clip_box, find_annotations, find_images, read, read_detections
+from lrbench.datasets.coco import Records, clip_box, find_annotations, find_images, read, read_detections, skim
 from lrbench.datasets.images import DataError, read_image
 from lrbench.evaluation import score, score_keypoints
 from lrbench.structures import COCO
@@ -265,6 +266,112 @@ def test_hash_follows_annotations_and_pictures(tiny_copy: Path):
     with tiny.change(tiny_copy) as data:
         data["annotations"][0]["keypoints"][0] += 0.5
     assert read(tiny_copy, "val").hash != before
+
+
+def test_hash_is_that_of_the_files_and_pictures(tiny_copy: Path):
+    folder = tiny_copy / "images" / "val"
+    (folder / "part").mkdir()
+    tiny.image(tiny_copy, row=0).rename(folder / "part" / "..jpg")
+    tiny.image(tiny_copy, row=1).unlink()
+    with tiny.change(tiny_copy) as data:
+        data["images"][0]["file_name"] = "./part//..jpg"
+    last = folder / data["images"][2]["file_name"]
+    text = (
+        f"..jpg {(folder / 'part' / '..jpg').stat().st_size}\n000000000201.jpg -\n{last.name} {last.stat().st_size}\n"
+    )
+    digest = hashlib.sha256(tiny.annotations(tiny_copy).read_bytes() + text.encode())
+    assert read(tiny_copy, "val", need_images=False).hash == digest.hexdigest()
+
+
+class TestSkim:
+    """Annotations read one at a time are those of the standard library, whatever it takes for JSON."""
+
+    def same(self, content: bytes) -> None:
+        whole, skimmed = json.loads(content), skim(content, Path("file"))
+        looked_at = {
+            "images": {"id", "file_name", "height", "width"},
+            "annotations": {
+                "id", "image_id", "category_id", "iscrowd", "num_keypoints", "keypoints", "bbox", "area"
+            },
+        }  # fmt: skip
+        for key, names in looked_at.items():
+            expected = [{k: v for k, v in row.items() if k in names} for row in whole[key]]
+            found = [{k: v for k, v in row.items() if k in names} for row in skimmed[key]]
+            # by their text, which tells 1 from 1.0, 0.0 from -0.0, and every last bit
+            assert repr([sorted(row.items()) for row in found]) == repr([sorted(row.items()) for row in expected])
+            assert len(skimmed[key]) == len(expected)
+        assert skimmed["categories"] == whole["categories"]
+        assert skimmed.get("lrbench") == whole.get("lrbench")
+
+    def test_numbers(self, tiny_data: Path):
+        data, rng = tiny.read(tiny_data), np.random.default_rng(0)
+        values = [*rng.normal(0, 1e3, 2000).tolist(), *rng.uniform(-320, 308, 2000), 5e-324, 2.2250738585072011e-308]
+        for annotation in data["annotations"]:
+            annotation["keypoints"] = [*values, *(round(v, 2) for v in values), *(10.0 ** rng.uniform(-9, 9, 99))]
+            annotation["bbox"] = [-0.0, 0, 2**53 + 1, 2**63, 2**64, -(2**63) - 1]
+        content = json.dumps(data).encode()
+        assert isinstance(skim(content, Path("file"))["annotations"], Records)
+        self.same(content)
+        for text in (
+            b"1E+2",
+            b"1e-7",
+            b"0.1e1",
+            b"179769313486231580793e289",
+            b"9007199254740993.0",
+            b"1e400",
+            b"-1e400",
+        ):
+            self.same(content.replace(b"-0.0", text))
+        for text in (b"NaN", b"Infinity", b"1.0000000000000000000000000000000000001"):
+            self.same(content.replace(b"-0.0", text))
+
+    @pytest.mark.parametrize("name", ["a.jpg", "b\u00e4r.jpg", "\U0001f600", "\ud800.jpg", 'q"\\/\t', "\0"])
+    def test_text(self, tiny_data: Path, name: str):
+        data = tiny.read(tiny_data) | {"lrbench": {"note": name}}
+        data["images"][1]["file_name"] = data["images"][0]["coco_url"] = name
+        self.same(json.dumps(data).encode())
+        if name != "\ud800.jpg":
+            for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+                self.same(json.dumps(data, ensure_ascii=False).encode(encoding))
+
+    def test_any_order_and_twice_the_same_key(self, tiny_data: Path):
+        data = tiny.read(tiny_data)
+        data["annotations"][0] = {k: data["annotations"][0][k] for k in reversed(data["annotations"][0])}
+        text = json.dumps({key: data[key] for key in reversed(data)}, indent=2)
+        self.same(text.encode())
+        self.same(text.replace('"iscrowd": 0', '"iscrowd": 1, "segmentation": [[1, 2.5]], "iscrowd": 0').encode())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda text: text[: len(text) // 2], "not valid JSON"),
+            (lambda text: text + "]", "not valid JSON \\(Extra data: line 1"),
+            (lambda text: text.replace('"area"', "area", 1), r"not valid JSON \(Expecting property name .*char \d+\)"),
+            (lambda text: text.replace("jpg", "j\udcffpg", 1), "not valid JSON .*can't decode byte 0xff"),
+            (lambda text: f"[{text}]", "expected an object with images and annotations, found list"),
+            (
+                lambda text: text.replace('"annotations": [', '"annotations": [7, '),
+                "list of objects under 'annotations'",
+            ),
+            (lambda text: text.replace('"images": [', '"images": [[], '), "list of objects under 'images'"),
+            (lambda text: text.replace('"images"', '"pictures"'), "list of objects under 'images'"),
+            (lambda text: text.replace('"categories": [', '"categories": [1, '), "list of objects under 'categories'"),
+            (lambda text: '{"images": 3, "annotations": {}}', "list of objects under 'images'"),
+            (lambda text: text.replace('"id": 202', '"id": 201'), "image id 201 stands twice"),
+        ],
+    )
+    def test_refusals_are_told_in_full(self, tiny_copy: Path, change, message: str):
+        path = tiny.annotations(tiny_copy)
+        path.write_bytes(change(path.read_text()).encode("utf-8", "surrogateescape"))
+        with pytest.raises(DataError, match=message) as caught:
+            read(tiny_copy, "val")
+        assert str(path) in str(caught.value)
+
+    def test_a_byte_that_is_no_text_is_refused_where_nobody_looks(self, tiny_copy: Path):
+        path = tiny.annotations(tiny_copy)
+        path.write_bytes(path.read_bytes().replace(b'{"id"', b'{"url": "\xff", "id"', 1))
+        with pytest.raises(DataError, match="not valid JSON"):
+            read(tiny_copy, "val")
 
 
 class TestDetections:
