@@ -20,6 +20,7 @@ from lrbench import evaluation, pckh, records, scoring
 from lrbench.adaptation import COURSES, partner_of
 from lrbench.allocation import keep_freed_memory
 from lrbench.cells import Cell, Computing, UpscalerCell
+from lrbench.compilation import compiles
 from lrbench.datasets import open_dataset
 from lrbench.datasets.coco import Dataset, read_detections
 from lrbench.datasets.decoded import DecodedPictures
@@ -214,7 +215,16 @@ class Bench:
         if method.stages and method.upscaling is not None and method.upscaling.pose in COURSES:
             course = COURSES[method.upscaling.pose](method, crops, recipe, **options)
             return run, fit(course, progress=self.progress, **keep)
-        return run, train(method, crops, recipe, progress=self.progress, **options, **keep)
+        trained = train(method, crops, recipe, compile=cell.compile, progress=self.progress, **options, **keep)
+        self._say_what_failed(run)
+        return run, trained
+
+    def _say_what_failed(self, run: Path) -> None:
+        """Why a network that was to be compiled was trained as it is."""
+        path = run / "metrics.jsonl"
+        last = json.loads(path.read_text().splitlines()[-1]) if path.is_file() else {}
+        if "compile_failure" in last:
+            self._say(f"not compiled, trained as it is: {last['compile_failure']}")
 
     def _validation(self, cell: Cell, method: Method[Any], device: str) -> Validate:
         """Scores a model on the scored split."""
@@ -572,6 +582,7 @@ class Bench:
             "lr_preset": cell.training_preset().plain,
             "seed": cell.seed,
             "precision": precision,
+            **({"compile": True} if _compiles(cell, method) else {}),
             "start": self._start_of(cell, recipe, method).name,
             "code": training_hash(cell.method, selects=recipe.select == "best"),
             "torch": torch.__version__,
@@ -688,6 +699,12 @@ def crop_scale(crops: Crops, dataset: Dataset) -> dict[int, float] | None:
     frame, persons = crops.frame, crops.persons
     maps = frame.matrix(frame.region(persons.box, annotated=True))[..., :2]
     return dict(zip(persons.id.tolist(), np.sqrt(np.abs(np.linalg.det(maps))).tolist(), strict=True))
+
+
+def _compiles(cell: Cell, method: Method[Any]) -> bool:
+    """Whether a cell's network is compiled for training, which may move last bits; courses with an upscaler do not."""
+    together = method.upscaling is not None and method.upscaling.pose in COURSES
+    return bool(method.stages) and not together and compiles(cell.compile, cell.torch_device())
 
 
 def run_folder(cell: Cell, identity: Mapping[str, Any]) -> Path:

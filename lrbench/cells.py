@@ -174,6 +174,7 @@ class Cell(Computing):
         lr_seed: of the random numbers of presets that draw, in scoring.
         degrade_train: what is trained on: ``same`` pixels as are scored, ``none`` (plain crops), ``mix`` of both, or
             the name of another preset.
+        compile: the network, for training; None for GPUs alone, see `lrbench.compilation`.
         boxes: ``gt`` or a detection file.
         flip: average with the mirrored crop.
         weights: a file to score instead of a trained run.
@@ -209,6 +210,7 @@ class Cell(Computing):
     severity: int | None = None
     lr_seed: int = 0
     degrade_train: str = "same"
+    compile: bool | None = None
     boxes: str = "gt"
     flip: bool = True
     weights: Path | None = None

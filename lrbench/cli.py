@@ -92,6 +92,10 @@ Seed = Annotated[int, typer.Option("--seed")]
 SeedList = Annotated[list[int], typer.Option("--seed", help="Repeatable.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="Of training: 32-true, bf16-mixed ...")]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="The network, for training. Default: on a GPU.", show_default=False),
+]
 Workers = Annotated[int, typer.Option("--workers", help="Threads that cut crops.", min=0)]
 Cache = Annotated[
     float | None,
@@ -175,6 +179,7 @@ def train(
     pretrained: Pretrained = [],
     device: Device = "auto",
     precision: Precision = None,
+    compile: Compile = None,
     workers: Workers = LOADERS,
     cache: Cache = None,
     runs: Runs = Path("runs"),
@@ -278,6 +283,7 @@ def eval(
     ] = None,
     device: Device = "auto",
     precision: Precision = None,
+    compile: Compile = None,
     workers: Workers = LOADERS,
     cache: Cache = None,
     runs: Runs = Path("runs"),
@@ -405,6 +411,7 @@ def compare(
     person: Annotated[int | None, typer.Option("--person", help="Annotation id, for --strip.")] = None,
     device: Device = "auto",
     precision: Precision = None,
+    compile: Compile = None,
     workers: Workers = LOADERS,
     cache: Cache = None,
     runs: Runs = Path("runs"),

@@ -313,9 +313,9 @@ def _epoch(
             for update, optimizer in updates:
                 for group in optimizer.param_groups:
                     group["lr"] = update.rate(step) * group["pace"]
+                optimizer.zero_grad()
                 terms = update.terms(loaded, step / total)
                 loss = sum(terms.values(), torch.zeros((), device=fabric.device))
-                optimizer.zero_grad()
                 fabric.backward(loss * update.loss_scale)
                 if update.clip is not None:
                     nn.utils.clip_grad_norm_([*update.parameters, *update.partners], update.clip)

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from lrbench.compilation import Compiled, compiles
 from lrbench.fitting import WEIGHTS, DamagedRun, Trained, TrainingError, Update, claim, fit, summary
 from lrbench.inference import Progress, silent
 from lrbench.loading import Crops
@@ -19,6 +20,7 @@ from lrbench.models.network import PoseNetwork, initialise
 from lrbench.recipes import Recipe, learning_rate, plan
 from lrbench.records import write_atomic
 from lrbench.structures import Batch
+from lrbench.timing import Stopwatch
 from lrbench.weights import copy_matching, stating
 
 __all__ = ["DamagedRun", "PoseCourse", "Trained", "TrainingError", "processor_precision", "summary", "train"]
@@ -46,10 +48,12 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     precision: str | None = None,
+    compile: bool | None = None,
     workers: int = 2,
     start: Mapping[str, Tensor] | None = None,
     validate: Validate | None = None,
     progress: Progress = silent,
+    times: Stopwatch | None = None,
 ) -> Trained:
     """Train a method, or continue where an earlier session stopped; see `lrbench.fitting.fit`.
 
@@ -62,10 +66,12 @@ def train(
         seed: of initialisation, order and views.
         device: ``cpu``, ``cuda`` ...
         precision: Fabric's name; by default bf16 where the processor has it.
+        compile: see `PoseCourse`.
         workers: threads that cut crops.
         start: weights to begin with, by name; those that fit are used.
         validate: scores a model after every epoch; needed where the recipe selects the best.
         progress: called per step.
+        times: told where the time goes.
 
     Raises:
         TrainingError: the folder holds another run, or the loss is no longer finite.
@@ -73,9 +79,11 @@ def train(
     """
     if not method.stages:
         return _estimate(method, crops, recipe, run, identity, workers)
-    course = PoseCourse(method, crops, recipe, seed=seed, workers=workers, start=start, validate=validate)
+    course = PoseCourse(
+        method, crops, recipe, seed=seed, workers=workers, start=start, validate=validate, compile=compile
+    )
     precision = precision or processor_precision(device)
-    return fit(course, run=run, identity=identity, device=device, precision=precision, progress=progress)
+    return fit(course, run=run, identity=identity, device=device, precision=precision, progress=progress, times=times)
 
 
 class PoseCourse:
@@ -89,6 +97,8 @@ class PoseCourse:
         workers: threads that cut crops.
         start: weights to begin with, by name; those that fit are used.
         validate: scores the model after every epoch, where the recipe selects the best.
+        compile: the model, for the steps of the training; by default on GPUs alone. Where that fails, the line of the
+            epoch in ``metrics.jsonl`` says why, and the model is trained as it is.
     """
 
     criterion = "val_ap"
@@ -103,6 +113,7 @@ class PoseCourse:
         workers: int = 2,
         start: Mapping[str, Tensor] | None = None,
         validate: Validate | None = None,
+        compile: bool | None = None,
     ) -> None:
         self.name, self.seed, self.workers = method.name, seed, workers
         self.method, self.crops, self.recipe = method, crops, recipe
@@ -118,10 +129,15 @@ class PoseCourse:
             copy_matching(model.network, start)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks: Mapping[str, nn.Module] = {"pose": self.model.network}
+        self.compile = compile
+        self.compiled: Compiled | None = None
+        self.rehearsed = -1
 
     def setup(self, fabric: Fabric) -> Sequence[Update]:
         """See `lrbench.fitting.Course`."""
-        self.wrapped = fabric.setup_module(self.model)
+        self.fabric = fabric
+        self.compiled = Compiled(self.model) if compiles(self.compile, fabric.device.type) else None
+        self.wrapped = fabric.setup_module(self.compiled or self.model)
         return [self.update(self.terms)]
 
     def update(self, terms: Callable[[Any, float], Mapping[str, Tensor]]) -> Update:
@@ -146,7 +162,7 @@ class PoseCourse:
         for name, parameter in self.model.network.named_parameters():
             parameter.requires_grad_(not prefixes or name.startswith(prefixes))
         self.model.train()
-        return {"stage": number}
+        return {"stage": number, **self._compilation(number)}
 
     def batches(self, epoch: int) -> Iterator[Any]:
         """See `lrbench.fitting.Course`."""
@@ -162,6 +178,25 @@ class PoseCourse:
     def files(self) -> Mapping[str, bytes]:
         """See `lrbench.fitting.Course`."""
         return {WEIGHTS: packed(self.model.network, method=self.method)}
+
+    def _compilation(self, stage: int) -> dict[str, Any]:
+        """Facts of an epoch; compiles at the start of a stage, because other parameters may train in it."""
+        if self.compiled is None:
+            return {}
+        facts: dict[str, Any] = {}
+        if stage != self.rehearsed:
+            begin, self.rehearsed = time.perf_counter(), stage
+            self.compiled.rehearse(self._rehearsal, device=self.fabric.device.type)
+            facts["compile_seconds"] = time.perf_counter() - begin
+        failure = self.compiled.failure
+        return {**facts, "compiled": not failure, **({"compile_failure": failure} if failure else {})}
+
+    def _rehearsal(self) -> None:
+        """Forward and backward pass of a black batch."""
+        size = self.crops.frame.size
+        black = torch.zeros(self.batch, 3, size.height, size.width, dtype=torch.uint8, device=self.fabric.device)
+        prediction = self.wrapped(as_floats(black))
+        self.fabric.backward(torch.stack([field.float().mean() for field in prediction]).sum())
 
 
 def as_floats(pixels: Tensor) -> Tensor:

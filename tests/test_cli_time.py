@@ -64,3 +64,18 @@ def test_clear_removes_what_was_kept_and_nothing_else(cli, tiny_data: Path, cach
     assert weights_of(run)
     told = cli("data", "clear").stdout.splitlines()
     assert told == ["annotations: 0.0 MB removed", "pictures: 0.0 MB removed"]
+
+
+def test_what_cannot_be_compiled_is_said_and_trained_as_it_is(cli, tiny_data: Path, monkeypatch):
+    def broken(*inputs: Any, **options: Any) -> None:
+        raise RuntimeError("no compiler here")
+
+    train = ("train", "hrnet", *TINY, "--data", tiny_data, "--json")
+    plain = cli(*train)
+    monkeypatch.setattr("torch.compile", broken)
+    asked = cli(*train, "--compile")
+    assert "not compiled, trained as it is: no compiler here" in asked.stderr
+    assert weights_of(asked) == weights_of(plain)
+    runs = [Path(json.loads(result.stdout)["run"]) for result in (plain, asked)]
+    assert runs[0] != runs[1]  # compiled, last bits may differ, so it is another run
+    assert [json.loads((run / "settings.json").read_text()).get("compile") for run in runs] == [None, True]

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrbench.datasets.coco import read
 from lrbench.datasets.images import ImageStore
 from lrbench.degradation import load_preset
 from lrbench.loading import Crops
 from lrbench.method import Method, load_method
-from lrbench.models.network import initialise
+from lrbench.methods.cal import paired
+from lrbench.models.network import PoseNetwork, initialise
 from lrbench.recipes import PAPER, QUICK, Recipe
 from lrbench.training import TrainingError, train
 from lrbench.weights import copy_matching
@@ -267,3 +268,106 @@ def test_mean_pose_is_the_mean(tiny_data, tmp_path):
     before = trained.weights.stat().st_mtime_ns
     fit(tiny_data, tmp_path / "run", method)
     assert trained.weights.stat().st_mtime_ns == before
+
+
+class TwoMaps(nn.Module):
+    """What CAL decodes, from next to nothing; it draws, and has statistics."""
+
+    output_layers = ("heatmap", "offset")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.1)
+        self.heatmap, self.offset = nn.Conv2d(8, 17, 1), nn.Conv2d(8, 34, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.drop(self.norm(self.stem(x)).relu())
+        return self.heatmap(x), self.offset(x)
+
+
+def two_maps() -> PoseNetwork[Any]:
+    return PoseNetwork(TwoMaps(), paired)
+
+
+def small_cal(**second: Any) -> Method[Any]:
+    """CAL with both stages, and changes to the second one."""
+    method = dataclasses.replace(method_of("cal"), build_model=two_maps)
+    first, last = method.stages
+    return dataclasses.replace(method, stages=(first, dataclasses.replace(last, **second)))
+
+
+@pytest.fixture
+def traced(monkeypatch) -> list[Any]:
+    """Graphs that are traced as for the compiler, and run as they are."""
+    graphs: list[Any] = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    def spared(function: Any, *, mode: str, dynamic: bool) -> Any:
+        return whole(function, dynamic=dynamic, backend=keep)
+
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", spared)
+    return graphs
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_compiled_training_ends_where_the_plain_one_does(tiny_data, tmp_path, traced, precision):
+    plain = fit(tiny_data, tmp_path / "plain", small_cal(), precision=precision)
+    compiled = fit(tiny_data, tmp_path / "compiled", small_cal(), precision=precision, compile=True)
+    ours, theirs = load_file(compiled.weights), load_file(plain.weights)
+    assert set(ours) == set(two_maps().network.state_dict())
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, msg=name)
+    assert [line["compiled"] for line in lines(tmp_path / "compiled")] == [True] * 3
+    assert ["compile_seconds" in line for line in lines(tmp_path / "compiled")] == [True, False, True]
+    assert not any("compiled" in line for line in lines(tmp_path / "plain"))
+    assert len(traced) == 1  # both stages run the same
+
+
+@pytest.mark.parametrize("at", [("epoch", 1), ("train", 5), ("epoch", 2)])
+def test_compiled_training_continues_bit_for_bit(tiny_data, tmp_path, traced, at):
+    weights = []
+    for kill in (False, True):
+        run = tmp_path / str(kill)
+        if kill:
+            with pytest.raises(Stop):
+                fit(tiny_data, run, small_cal(), compile=True, progress=Killer(*at))
+        weights.append(fit(tiny_data, run, small_cal(), compile=True).weights.read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_training_goes_on_where_nothing_compiles(tiny_data, tmp_path, monkeypatch):
+    def missing(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no compiler on this machine")
+
+    plain = fit(tiny_data, tmp_path / "plain", small_cal())
+    monkeypatch.setattr(torch, "compile", missing)
+    trained = fit(tiny_data, tmp_path / "run", small_cal(), compile=True)
+    assert trained.weights.read_bytes() == plain.weights.read_bytes()
+    for line in lines(tmp_path / "run"):
+        assert (line["compiled"], line["compile_failure"]) == (False, "no compiler on this machine")
+
+
+def test_compiled_training_freezes_and_validates(tiny_data, tmp_path, traced):
+    method, recipe = small_cal(train_only=("offset",)), dataclasses.replace(RECIPE, select="best")
+    shapes = []
+
+    def validate(model: Any) -> float:
+        model.eval()
+        with torch.inference_mode():
+            shapes.append(model(torch.rand(5, 3, 64, 48)).heatmap.shape)
+        return len(shapes)
+
+    fit(tiny_data, tmp_path / "run", method, recipe, compile=True, validate=validate)
+    assert shapes == [(5, 17, 16, 12)] * 3
+    assert len(traced) == 2  # the second stage needs other gradients; evaluation is not compiled
+    with pytest.raises(Stop):
+        fit(tiny_data, tmp_path / "first", method, recipe, compile=True, validate=validate, progress=Killer("epoch", 2))
+    before, after = load_file(tmp_path / "first" / "last.safetensors"), load_file(tmp_path / "run" / "last.safetensors")
+    moved = {name for name, _ in two_maps().network.named_parameters() if not torch.equal(before[name], after[name])}
+    assert moved == {"offset.weight", "offset.bias"}
