@@ -19,9 +19,6 @@ it belongs, scores as they were.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,9 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrbench.evaluation import accumulated, average_precision
+from lrbench.evaluation import accumulated
+from lrbench.matching import Pairs, average_precisions
 from lrbench.records import Diagnosis, HeightBin
-from lrbench.statistics import Matches, draw, interval
+from lrbench.statistics import draw, interval
 from lrbench.structures import COCO, Skeleton
 
 Float = NDArray[np.float64]
@@ -60,7 +58,7 @@ class Matching:
     Attributes:
         image: (P,) image ids; the persons of an image follow each other.
         person: (P,) annotation ids.
-        prediction: (P,) ids that pycocotools gave the predictions, from 1; 0 for persons without.
+        prediction: (P,) rows in `Pairs`; -1 for persons without.
         predicted: (P, K, 2) px of the image; NaN for persons without.
         truth: (P, K, 2) px of the image.
         labelled: (P, K)
@@ -80,7 +78,7 @@ class Matching:
     @property
     def matched(self) -> Bool:
         """(P,)"""
-        return self.prediction > 0
+        return self.prediction >= 0
 
     @property
     def distance(self) -> Float:
@@ -98,6 +96,7 @@ def diagnose(
     resamples: int = 1000,
     seed: int = 0,
     least: float = MATCHED,
+    pairs: Pairs | None = None,
 ) -> Diagnosis:
     """Everything there is to say of a result but its metrics.
 
@@ -110,16 +109,16 @@ def diagnose(
         heights: where bins begin, ascending, px.
         resamples, seed: of the intervals of `Diagnosis.heights`.
         least: see `match`.
+        pairs: of these annotations and results, where they are known.
 
     Raises:
         ValueError: the skeleton has no sigmas, or the heights do not ascend.
+        RuntimeError: see `Pairs.of`.
     """
-    if not skeleton.sigmas:
-        raise ValueError(f"skeleton {skeleton.name!r} has no sigmas, which OKS needs; score it by PCKh instead")
     if any(low >= high for low, high in pairwise(heights)):
         raise ValueError(f"heights {tuple(heights)}: each must be above the one before, for example {HEIGHTS}")
-    evaluator = accumulated(annotations, results, skeleton, areas=("all",))
-    matching = match(evaluator, skeleton, least)
+    pairs = pairs or Pairs.of(accumulated(annotations, results, skeleton, areas=("all",)))
+    matching = match(pairs, least)
     kinds = kinds_of_errors(matching, skeleton)
     distances = np.where(matching.labelled, matching.distance, np.nan)
     crop_error = None
@@ -128,47 +127,40 @@ def diagnose(
         crop_error = _median(distances * scale[:, None])
     found = kinds[kinds >= 0]
     return Diagnosis(
-        heights=by_height(evaluator, matching, heights, resamples=resamples, seed=seed),
+        heights=by_height(pairs, matching, heights, resamples=resamples, seed=seed),
         pck={f"{alpha:g}": pck(matching, alpha) for alpha in PCK_ALPHAS},
         pixel_error=_median(distances),
         crop_error=crop_error,
         errors={name: float((found == i).mean()) for i, name in enumerate(KINDS)} if len(found) else {},
-        gains=gains(evaluator, matching, kinds),
+        gains=gains(pairs, matching, kinds),
         undetected=float(1 - matching.matched.mean()) if len(matching.person) else None,
     )
 
 
-def match(evaluator: Any, skeleton: Skeleton = COCO, least: float = MATCHED) -> Matching:
+def match(pairs: Pairs, least: float = MATCHED) -> Matching:
     """Match persons with predictions.
 
     Args:
-        evaluator: of `lrbench.evaluation.accumulated`, for all areas.
-        skeleton: of the keypoints.
+        pairs: of an evaluation.
         least: OKS from which on; 0 takes whatever a picture has, where areas are nothing to go by.
     """
-    low = _evaluated(evaluator, known=evaluator.ious, iouThrs=np.array([least]))
-    rows = [
-        (image["image_id"], person, int(prediction))
-        for image in low.evalImgs
-        if image is not None
-        for person, prediction, ignored in zip(image["gtIds"], image["gtMatches"][0], image["gtIgnore"], strict=True)
-        if not ignored
-    ]
-    k = len(skeleton)
-    persons = evaluator.cocoGt.loadAnns([person for _, person, _ in rows])
-    ids = np.array([prediction for _, _, prediction in rows], np.int64)
-    predicted = np.full((len(rows), k, 2), np.nan)
-    predicted[ids > 0] = _keypoints(evaluator.cocoDt.loadAnns(ids[ids > 0].tolist()), k)[:, :, :2]
-    truth = _keypoints(persons, k)
+    ((partner,),) = pairs.partners(pairs.oks[None], pairs.ignored[None], np.array([least]))
+    chosen = np.flatnonzero(partner >= 0)
+    prediction = np.full(len(pairs.person_id), -1)
+    prediction[partner[chosen]] = chosen  # a crowd may have several, but does not count
+    rows = np.flatnonzero(~pairs.ignored)
+    prediction = prediction[rows]
+    predicted = np.full((len(rows), len(pairs.sigmas), 2), np.nan)
+    predicted[prediction >= 0] = pairs.predicted[prediction[prediction >= 0], :, :2]
     return Matching(
-        image=np.array([image for image, _, _ in rows], np.int64),
-        person=np.array([person for _, person, _ in rows], np.int64),
-        prediction=ids,
+        image=np.repeat(pairs.images, pairs.persons)[rows],
+        person=pairs.person_id[rows],
+        prediction=prediction,
         predicted=predicted,
-        truth=truth[:, :, :2],
-        labelled=truth[:, :, 2] > 0,
-        area=np.array([person["area"] for person in persons], np.float64),
-        box=np.array([person["bbox"][2:] for person in persons], np.float64).reshape(-1, 2),
+        truth=pairs.truth[rows, :, :2],
+        labelled=pairs.labelled[rows],
+        area=pairs.area[rows],
+        box=pairs.box[rows, 2:],
     )
 
 
@@ -188,56 +180,65 @@ def right(matching: Matching, alpha: float) -> Bool:
 
 def kinds_of_errors(matching: Matching, skeleton: Skeleton = COCO) -> NDArray[np.int64]:
     """Index in `KINDS` of every labelled keypoint of a matched person, -1 for all others: (P, K)."""
-    kinds = np.full(matching.labelled.shape, -1)
     # a keypoint is mistaken for itself or for its counterpart, not for any other that lies near
-    alike = np.eye(len(skeleton)) + np.eye(len(skeleton))[skeleton.mirror_order] > 0
+    mirror = np.array(skeleton.mirror_order)
     falloff = 2 * (2 * np.array(skeleton.sigmas)) ** 2
-    borders = np.flatnonzero(np.diff(matching.image)) + 1
-    for rows in np.split(np.arange(len(matching.image)), borders):
-        own = np.flatnonzero(matching.matched[rows])  # n of N persons
-        predicted, truth, area = matching.predicted[rows[own]], matching.truth[rows], matching.area[rows, None]
-        squared = ((predicted[:, :, None, None] - truth) ** 2).sum(-1)
-        # (n, K, N, K): keypoint of a prediction, location of a person; np.spacing(1) as in pycocotools
-        similarity = np.exp(-squared / falloff / (area + np.spacing(1))) * matching.labelled[rows]
-        similarity *= alike[:, None]
-        same_person = similarity[np.arange(len(own)), :, own]  # (n, K, K)
-        correct = np.diagonal(same_person, axis1=1, axis2=2)
-        inverted = np.where(np.eye(len(skeleton), dtype=bool), 0, same_person).max(2)
-        closest = similarity.max((2, 3), initial=0)
-        kinds[rows[own]] = np.select(
-            [correct >= GOOD, correct >= NEAR, (inverted >= NEAR) & (inverted >= closest), closest >= NEAR],
-            [KINDS.index(kind) for kind in KINDS[:-1]],
-            KINDS.index("miss"),
-        )
+    own = np.flatnonzero(matching.matched)  # n of P persons
+    # every prediction with all M persons of its image
+    _, image, number = np.unique(matching.image, return_inverse=True, return_counts=True)
+    beside = number[image[own]]
+    begin = np.cumsum(beside) - beside  # (n,) where the M of each begin
+    prediction = np.repeat(own, beside)
+    person = np.arange(len(prediction)) + np.repeat(np.cumsum(number)[image[own]] - beside - begin, beside)
+
+    def similarity(location: NDArray[np.int64]) -> Float:
+        """Of all predicted keypoints with one location each, (n M, K); np.spacing(1) as in pycocotools."""
+        squared = ((matching.predicted[prediction] - matching.truth[person][:, location]) ** 2).sum(-1)
+        area = matching.area[person, None] + np.spacing(1)
+        return np.asarray(np.exp(-squared / falloff[location] / area) * matching.labelled[person][:, location])
+
+    same, other = similarity(np.arange(len(skeleton))), similarity(mirror)
+    correct = same[person == prediction]
+    inverted = np.where(mirror == np.arange(len(skeleton)), 0, other[person == prediction])
+    closest = np.maximum.reduceat(np.maximum(same, other), begin) if len(own) else correct
+    kinds = np.full(matching.labelled.shape, -1)
+    kinds[own] = np.select(
+        [correct >= GOOD, correct >= NEAR, (inverted >= NEAR) & (inverted >= closest), closest >= NEAR],
+        [KINDS.index(kind) for kind in KINDS[:-1]],
+        KINDS.index("miss"),
+    )
     return np.where(matching.labelled, kinds, -1)
 
 
-def gains(evaluator: Any, matching: Matching, kinds: NDArray[np.int64]) -> dict[str, float | None]:
+def gains(pairs: Pairs, matching: Matching, kinds: NDArray[np.int64]) -> dict[str, float | None]:
     """AP won by putting all keypoints of a kind of error where they belong, by kind; None without persons.
 
     Args:
-        evaluator: of `lrbench.evaluation.accumulated`, for all areas.
+        pairs: of an evaluation.
         matching: of its persons.
         kinds: (P, K) of `kinds_of_errors`.
     """
-    before = average_precision(evaluator)
-    won: dict[str, float | None] = {}
-    for kind, name in enumerate(KINDS[1:], 1):
+    lanes = np.tile(pairs.oks, (len(KINDS), 1))  # as it is, in place of what is good, and mended
+    for kind, oks in enumerate(lanes[1:], 1):
         wrong = kinds == kind
-        rows = np.flatnonzero(wrong.any(1))
-        ids = matching.prediction[rows].tolist()
-        mended = _keypoints(evaluator.cocoDt.loadAnns(ids), kinds.shape[1])
-        mended[wrong[rows], :2] = matching.truth[wrong]
-        changed = {i: {"keypoints": keypoints.ravel().tolist()} for i, keypoints in zip(ids, mended, strict=True)}
-        images = set(matching.image[rows].tolist())
-        known = {key: value for key, value in evaluator.ious.items() if key[0] not in images}
-        after = average_precision(_evaluated(evaluator, predictions=changed, known=known))
-        won[name] = None if before is None or after is None else after - before
-    return won
+        mended = pairs.predicted[:, :, :2].copy()
+        rows = wrong.any(1)
+        mended[matching.prediction[rows]] = np.where(wrong[..., None], matching.truth, matching.predicted)[rows]
+        changed = np.zeros(len(mended), bool)
+        changed[matching.prediction[rows]] = True
+        at = np.flatnonzero(changed[pairs.prediction])
+        oks[at] = pairs.similarity(at, mended[pairs.prediction[at]])
+    ignored, outside = (np.tile(flags, (len(lanes), 1)) for flags in (pairs.ignored, pairs.outside))
+    matches = pairs.matches(lanes, ignored, outside, KINDS)
+    before, *afters = average_precisions(matches)
+    return {
+        name: None if before is None or after is None else after - before
+        for name, after in zip(KINDS[1:], afters, strict=True)
+    }
 
 
 def by_height(
-    evaluator: Any, matching: Matching, heights: Sequence[float] = HEIGHTS, *, resamples: int, seed: int
+    pairs: Pairs, matching: Matching, heights: Sequence[float] = HEIGHTS, *, resamples: int, seed: int
 ) -> list[HeightBin]:
     """AP by height of the person's box.
 
@@ -245,23 +246,18 @@ def by_height(
     of their box, unmatched predictions by the vertical extent of their keypoints.
 
     Args:
-        evaluator: of `lrbench.evaluation.accumulated`, for all areas.
+        pairs: of an evaluation.
         matching: of its persons.
         heights: where bins begin, ascending, px.
         resamples, seed: see `lrbench.statistics.bootstrap`.
     """
-    # pycocotools only knows ranges of area, with both ends inside; where OKS are known, it needs areas for nothing else
-    persons = {i: {"area": person["bbox"][3]} for i, person in evaluator.cocoGt.anns.items()}
-    rows = {i: found["keypoints"][1::3] for i, found in evaluator.cocoDt.anns.items()}
-    predictions = {i: {"area": max(y) - min(y)} for i, y in rows.items()}
     ends = list(pairwise([*heights, np.inf]))
-    ranges = [(low, np.nextafter(high, low)) for low, high in ends]
-    labels = [f"{low:g}" for low in heights]
-    known = evaluator.ious
-    binned = _evaluated(
-        evaluator, persons=persons, predictions=predictions, known=known, areaRng=ranges, areaRngLbl=labels
-    )
-    matches = Matches.of(binned)
+    bounds = np.array(ends)[:, :, None]
+    height, extent = pairs.box[:, 3], np.ptp(pairs.predicted[:, :, 1], axis=1)
+    ignored = (height < bounds[:, 0]) | (height >= bounds[:, 1]) | pairs.never
+    outside = (extent < bounds[:, 0]) | (extent >= bounds[:, 1])
+    oks = np.tile(pairs.oks, (len(ends), 1))
+    matches = pairs.matches(oks, ignored, outside, [f"{low:g}" for low in heights])
     precision, _ = matches.accumulate(draw(len(matches.images), resamples, seed))
     box = matching.box[:, 1]
     return [
@@ -269,57 +265,11 @@ def by_height(
             low=low,
             high=high if high < np.inf else None,
             persons=int(((box >= low) & (box < high)).sum()),
-            ap=average_precision(binned, area),
+            ap=ap,
             ci95=interval(precision[:, area].mean(1)),
         )
-        for area, (low, high) in enumerate(ends)
+        for area, ((low, high), ap) in enumerate(zip(ends, average_precisions(matches), strict=True))
     ]
-
-
-def _evaluated(
-    evaluator: Any,
-    *,
-    known: Mapping[tuple[int, int], Any],
-    persons: Mapping[int, Mapping[str, Any]] = {},
-    predictions: Mapping[int, Mapping[str, Any]] = {},
-    **params: Any,
-) -> Any:
-    """A further evaluator after matching and accumulation, for the same persons and predictions with changes.
-
-    Args:
-        evaluator: is left as it is.
-        known: OKS that hold, by image and category; computing them is the most of an evaluation.
-        persons, predictions: fields to change, by id.
-        **params: fields of pycocotools' parameters to change.
-    """
-    new = copy.copy(evaluator)
-    new.cocoGt, new.cocoDt = _changed(evaluator.cocoGt, persons), _changed(evaluator.cocoDt, predictions)
-    new.params = copy.copy(evaluator.params)
-    for name, value in params.items():
-        setattr(new.params, name, value)
-    compute = new.computeOks
-
-    def oks(image: int, category: int) -> Any:
-        key = (image, category)
-        return known[key] if key in known else compute(image, category)
-
-    new.computeOks = oks
-    with contextlib.redirect_stdout(io.StringIO()):
-        new.evaluate()
-        new.accumulate()
-    return new
-
-
-def _changed(index: Any, fields: Mapping[int, Mapping[str, Any]]) -> Any:
-    """pycocotools' index of annotations, with fields of some changed."""
-    new = copy.copy(index)
-    new.anns = index.anns | {i: index.anns[i] | dict(changes) for i, changes in fields.items()}
-    return new
-
-
-def _keypoints(annotations: Sequence[Mapping[str, Any]], k: int) -> Float:
-    """(N, K, 3)"""
-    return np.array([annotation["keypoints"] for annotation in annotations], np.float64).reshape(-1, k, 3)
 
 
 def _median(values: Float) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrbench.datasets.coco import PERSON
+from lrbench.matching import Pairs, average_precisions
 from lrbench.records import METRICS, Metrics
 from lrbench.referee import Referee, chosen, referee
 from lrbench.structures import COCO, Predictions, Rescoring, Skeleton
@@ -133,14 +134,42 @@ def summarised(evaluator: Any) -> Metrics:
 
 
 def score_keypoints(
-    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO
+    annotations: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton = COCO,
+    *,
+    pairs: Pairs | None = None,
 ) -> dict[str, float | None]:
     """AP of every keypoint alone: OKS of that keypoint only, persons without it ignored.
 
-    As many evaluations as there are keypoints: here the referee of `lrbench.referee.VARIABLE` counts.
+    Matched by `lrbench.matching`, or by as many evaluations as there are keypoints of the referee that
+    `lrbench.referee.VARIABLE` names.
+
+    Args:
+        annotations: a COCO keypoint file.
+        results: a COCO keypoint result.
+        skeleton: of the keypoints.
+        pairs: of these annotations and results, where they are known.
+
+    Raises:
+        RuntimeError: see `Pairs.of`.
     """
+    if chosen() != referee("pycocotools"):
+        return one_by_one(annotations, results, skeleton, chosen())
+    pairs = pairs or Pairs.of(accumulated(annotations, results, skeleton, areas=("all",)))
+    # without a box or a mask the area is the extent of the keypoints, which one alone has not
+    sized = any(results[0].get(key) for key in ("bbox", "segmentation")) if results else False
+    ignored = pairs.crowd | ~pairs.labelled.T | pairs.afar
+    outside = np.broadcast_to(pairs.outside & sized, (len(skeleton), len(pairs.score)))
+    matches = pairs.matches(pairs.of_keypoints(), ignored, outside, skeleton.keypoints)
+    return dict(zip(skeleton.keypoints, average_precisions(matches), strict=True))
+
+
+def one_by_one(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton, by: Referee
+) -> dict[str, float | None]:
+    """What `score_keypoints` gives, by a whole evaluation of a referee for each keypoint."""
     scores: dict[str, float | None] = {}
-    by = chosen()
     for k, name in enumerate(skeleton.keypoints):
         # a person without the keypoint is ignored by the distance of all predicted ones to its box, so all
         # are put where this one is
@@ -185,6 +214,11 @@ def accumulated(
         skeleton: of the keypoints.
         areas: labels of the ranges of area that are looked at, of ``all``, ``medium`` and ``large``; None for all.
         by: whose evaluator; None for pycocotools'.
+
+    Raises:
+        ValueError: the skeleton has no sigmas.
     """
+    if not skeleton.sigmas:
+        raise ValueError(f"skeleton {skeleton.name!r} has no sigmas, which OKS needs; score it by PCKh instead")
     found = results or [_nobody(annotations, skeleton)]
     return (by or referee("pycocotools")).accumulated(annotations, found, skeleton, areas=areas)

@@ -46,7 +46,7 @@ BESIDE = (
 NOT_READING = ("__init__", "cache", "decoded", "degraded", "mapping")
 """Modules among those of datasets that decide neither what annotations are read as nor what pictures."""
 
-SCORING = ("crowding", "diagnosis", "evaluation", "inference", "pckh", "referee", "scoring", "statistics")
+SCORING = ("crowding", "diagnosis", "evaluation", "inference", "matching", "pckh", "referee", "scoring", "statistics")
 """Modules that decide what weights score, not the weights, unless an epoch is selected by its score."""
 
 

@@ -15,6 +15,7 @@ from lrbench import evaluation, statistics
 from lrbench.crowding import subsets
 from lrbench.datasets.coco import Dataset, Metric
 from lrbench.diagnosis import MATCHED, PCK_ALPHAS, diagnose, match, right
+from lrbench.matching import Pairs
 from lrbench.pckh import PCKhCounts
 from lrbench.records import METRICS, Bootstrap, Diagnosis, Metrics
 from lrbench.statistics import Matches
@@ -67,22 +68,24 @@ def score(
 
     Raises:
         DataError: results do not belong to the persons annotated.
-        RuntimeError: our accumulation and pycocotools' differ, so that no interval can be trusted.
+        RuntimeError: our matching or accumulation and pycocotools' differ, so that no interval can be trusted.
     """
     if dataset.metric == "pckh":
         counts = PCKhCounts.of(truth, results)
         return _of_further(counts.metrics(), [counts.metrics(drawn) for drawn in _draws(len(counts.images))])
     skeleton = dataset.persons.skeleton
+    evaluator = evaluation.accumulated(truth, results, skeleton)  # once for all that follows
+    metrics, matches = _measured(evaluator, skeleton)
+    pairs = Pairs.of(evaluator)
     least = 0.0 if dataset.metric == "pck" else MATCHED  # there, areas are invented
-    found = diagnose(truth, results, skeleton, crop_scale=crop_scale, least=least, **BOOTSTRAP.model_dump())
+    options = BOOTSTRAP.model_dump()
+    found = diagnose(truth, results, skeleton, crop_scale=crop_scale, least=least, pairs=pairs, **options)
     if dataset.metric == "pck":
-        shares = _pck(truth, results, skeleton)
         told = Diagnosis(pck=found.pck, pixel_error=found.pixel_error, crop_error=found.crop_error)
-        return dataclasses.replace(shares, diagnosis=told)
-    metrics, matches = measured(truth, results, skeleton)
+        return dataclasses.replace(_pck(pairs), diagnosis=told)
     scores = Scores(
         metrics=metrics,
-        keypoint_ap=evaluation.score_keypoints(truth, results, skeleton),
+        keypoint_ap=evaluation.score_keypoints(truth, results, skeleton, pairs=pairs),
         ci95=intervals(matches, metrics),
         bootstrap=BOOTSTRAP,
         further={},
@@ -98,7 +101,8 @@ def headline(dataset: Dataset, truth: Mapping[str, Any], results: Sequence[Mappi
     if dataset.metric == "pckh":
         return PCKhCounts.of(truth, results).metrics()[HEADLINE["pckh"]] or 0.0
     if dataset.metric == "pck":
-        return _pck(truth, results, dataset.persons.skeleton).further[HEADLINE["pck"]] or 0.0
+        evaluator = evaluation.accumulated(truth, results, dataset.persons.skeleton, areas=("all",))
+        return _pck(Pairs.of(evaluator)).further[HEADLINE["pck"]] or 0.0
     return evaluation.score(truth, results, dataset.persons.skeleton).ap or 0.0
 
 
@@ -125,9 +129,9 @@ def _of_further(values: Mapping[str, float | None], drawn: Sequence[Mapping[str,
     )
 
 
-def _pck(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Scores:
+def _pck(pairs: Pairs) -> Scores:
     """PCK as `lrbench.diagnosis.pck` has it, ``pck05``, ``pck10`` and ``pck20``, with intervals over images."""
-    matching = match(evaluation.accumulated(truth, results, skeleton, areas=("all",)), skeleton, least=0.0)
+    matching = match(pairs, least=0.0)
     images, image = np.unique(matching.image, return_inverse=True)
     hits, labelled = np.zeros((len(PCK_ALPHAS), len(images))), np.zeros(len(images))
     np.add.at(labelled, image, matching.labelled.sum(1))
@@ -161,7 +165,11 @@ def measured(
     Raises:
         RuntimeError: see `score`.
     """
-    evaluator = evaluation.accumulated(truth, results, skeleton)
+    return _measured(evaluation.accumulated(truth, results, skeleton), skeleton)
+
+
+def _measured(evaluator: Any, skeleton: Skeleton) -> tuple[Metrics, Matches]:
+    """`measured` of an evaluator of all ranges of area."""
     metrics, matches = evaluation.summarised(evaluator), Matches.of(evaluator)
     _check(metrics, matches)
     if skeleton == CROWDPOSE:
