@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lrbench.geometry import Grid, Size
@@ -32,7 +33,7 @@ class Heatmaps(NamedTuple):
 
 
 Refinement = Callable[[Tensor, Tensor], Tensor]
-"""(maps (B, K, H, W) float64, peak cells (B, K, 2) int64) -> sub-cell positions (B, K, 2)."""
+"""(maps (B, K, H, W), peak cells (B, K, 2) int64) -> sub-cell positions (B, K, 2), float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +76,19 @@ class Heatmap:
         # without a window the released code (DARK) tests the interval around the joint itself, not around its cell
         weight = labelled(visible) * touches_map(self.grid, nearest if self.window else cells, half, slack=1)
         center = nearest.to(cells.dtype) if self.center == "rounded" else cells
-        maps = gaussian(self.grid, center, self.sigma, weight)
+        x, y = (gaussian(distance, self.sigma) for distance in axis_distances(self.grid, center))
         if self.window:
-            maps = maps * window(self.grid, nearest, half)
-        return Heatmaps(maps.float()), weight.float()
+            x, y = (bump * near for bump, near in zip((x, y), window(self.grid, nearest, half), strict=True))
+        return Heatmaps(outer(x, y * weight[..., None]).float()), weight.float()
 
     def decode(self, prediction: Heatmaps) -> Keypoints:
         """Positions in px of the crop; the score is the value of the map at its peak."""
         check_size(self.grid, prediction.heatmap)
-        maps = prediction.heatmap.double()
-        cells, score = peak(maps)
-        return Keypoints(to_px(self.grid, self.refine(maps, cells)).float(), score.float())
+        return in_parts(self._decode, prediction)
+
+    def _decode(self, prediction: Heatmaps) -> Keypoints:
+        cells, score = peak(prediction.heatmap)
+        return Keypoints(to_px(self.grid, self.refine(prediction.heatmap, cells)).float(), score.float())
 
     def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
         """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift as the grid asks."""
@@ -146,10 +149,17 @@ def touches_map(grid: Grid, center: Tensor, half: int, *, slack: int) -> Tensor:
     return (((center - half).trunc() < size) & ((center + half + 1).trunc() > -slack)).all(-1).float()
 
 
-def gaussian(grid: Grid, center: Tensor, sigma: float, weight: Tensor) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) on the whole map, times weight: (B, K, 2), (B, K) -> (B, K, H, W)."""
-    gx, gy = (torch.exp(-distance.square() / (2 * sigma**2)) for distance in axis_distances(grid, center))
-    return gy[..., :, None] * gx[..., None, :] * weight[..., None, None].to(gx.dtype)
+def gaussian(distance: Tensor, sigma: float) -> Tensor:
+    """exp(-d^2 / (2 sigma^2)) of distances on one axis, (B, K, N); the map is the `outer` product of both axes."""
+    return torch.exp(-distance.square() / (2 * sigma**2))
+
+
+def outer(x: Tensor, y: Tensor) -> Tensor:
+    """Product of what depends on x alone, (B, K, W), and on y alone, (B, K, H): (B, K, H, W).
+
+    Targets are made of such factors: whole maps are many times larger and are touched as seldom as can be.
+    """
+    return y[..., :, None] * x[..., None, :]
 
 
 def axis_distances(grid: Grid, center: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,10 +169,10 @@ def axis_distances(grid: Grid, center: Tensor) -> tuple[Tensor, Tensor]:
     return x - center[..., 0:1], y - center[..., 1:2]
 
 
-def window(grid: Grid, nearest: Tensor, half: int) -> Tensor:
-    """1 within +-half cells of a cell on both axes, else 0: (B, K, H, W)."""
+def window(grid: Grid, nearest: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """1 within +-half cells of a cell, else 0, along x, (B, K, W), and along y, (B, K, H)."""
     dx, dy = axis_distances(grid, nearest)
-    return ((dy.abs() <= half)[..., :, None] & (dx.abs() <= half)[..., None, :]).float()
+    return (dx.abs() <= half).float(), (dy.abs() <= half).float()
 
 
 def check_size(grid: Grid, maps: Tensor) -> None:
@@ -178,6 +188,27 @@ def check_size(grid: Grid, maps: Tensor) -> None:
         )
 
 
+P = TypeVar("P", bound=tuple[Any, ...])
+PART = 2**19
+"""Cells that are decoded at a time on a processor: 4 MB of float64, about what its caches hold."""
+
+
+def in_parts(decode: Callable[[P], Keypoints], prediction: P) -> Keypoints:
+    """Decode a batch part by part, where maps are so many that blurring them would wait for main memory.
+
+    Args:
+        decode: of a part.
+        prediction: named tuple of tensors (B, ...), heatmaps (B, K, H, W) first.
+    """
+    maps: Tensor = prediction[0]
+    crops = max(1, PART // maps.shape[1:].numel())
+    if maps.device.type != "cpu" or len(maps) <= crops:
+        return decode(prediction)
+    parts = zip(*(field.split(crops) for field in prediction), strict=True)
+    decoded = [decode(type(prediction)(*part)) for part in parts]
+    return Keypoints(*(torch.cat(fields) for fields in zip(*decoded, strict=True)))
+
+
 def peak(maps: Tensor) -> tuple[Tensor, Tensor]:
     """First largest cell of every map (B, K, H, W), and its value.
 
@@ -191,15 +222,18 @@ def peak(maps: Tensor) -> tuple[Tensor, Tensor]:
         FloatingPointError: a map holds NaN.
     """
     width = maps.shape[-1]
-    flat = maps.flatten(2)
-    score = flat.amax(-1)
-    if score.isnan().any():
-        raise FloatingPointError("the network returned NaN; training has diverged or its weights are damaged")
+    flat = maps.flatten(2).contiguous()
     # ties: the first cell wins, on every device
-    steps = torch.arange(flat.shape[-1], device=maps.device)
-    index = torch.where(flat == score[..., None], steps, flat.shape[-1]).amin(-1)
-    index = torch.where(score > 0, index, 0)
-    return torch.stack([index % width, index // width], -1), score
+    if flat.device.type == "cpu" and flat.dtype.itemsize >= 4:
+        index = torch.from_numpy(flat.detach().numpy().argmax(-1))  # in SIMD, which torch's is not: 8 times faster
+    else:
+        index = flat.argmax(-1)
+    score = flat.gather(-1, index[..., None])[..., 0]
+    if score.amin().isnan():
+        raise FloatingPointError("the network returned NaN; training has diverged or its weights are damaged")
+    index = index * (score > 0)
+    row = index // width
+    return torch.stack([index - row * width, row], -1), score
 
 
 def mirror_maps(maps: Tensor, shift: int) -> Tensor:
@@ -210,7 +244,7 @@ def mirror_maps(maps: Tensor, shift: int) -> Tensor:
 
 def argmax(maps: Tensor, cells: Tensor) -> Tensor:
     """No refinement: the centre of the peak cell."""
-    return cells.to(maps.dtype)
+    return cells.double()
 
 
 def quarter_step(maps: Tensor, cells: Tensor) -> Tensor:
@@ -224,7 +258,7 @@ def quarter_step(maps: Tensor, cells: Tensor) -> Tensor:
     dx = at(maps, x + 1, y) - at(maps, x - 1, y)
     dy = at(maps, x, y + 1) - at(maps, x, y - 1)
     step = 0.25 * torch.stack([dx.sign(), dy.sign()], -1)
-    return cells.to(maps.dtype) + step * inside[..., None]
+    return cells.double() + step * inside[..., None]
 
 
 def taylor_step(maps: Tensor, cells: Tensor, *, blur: int, guard: Literal["published", "padded"]) -> Tensor:
@@ -244,29 +278,29 @@ def taylor_step(maps: Tensor, cells: Tensor, *, blur: int, guard: Literal["publi
     height, width = maps.shape[-2:]
     smooth = blurred(maps, blur, border="zero")
     # modulation: the smoothed map gets its old maximum back
-    smooth = smooth * (maps.amax((-2, -1), keepdim=True) / smooth.amax((-2, -1), keepdim=True))
-    log = smooth.clamp_min(1e-10).log()
+    gain = maps.amax((-2, -1)).double() / smooth.amax((-2, -1))
     x, y = cells.unbind(-1)
     inside = ((x > 1) & (x < width - 2) & (y > 1) & (y < height - 2))[..., None]
-    position = torch.where(inside, cells + _log_step(log, cells, reach=2), cells.to(maps.dtype))
+    position = torch.where(inside, cells + _log_step(smooth, gain, cells, reach=2), cells.double())
     if guard == "published":
         return position
     inner = cells.clamp(cells.new_tensor([1, 1]), cells.new_tensor([width - 2, height - 2]))
-    shifted = inner + _log_step(log, inner, reach=1)
+    shifted = inner + _log_step(smooth, gain, inner, reach=1)
     # nothing holds the step where a map has no peak; and a map of zeros has no logarithm
     near = ((shifted - cells).abs() <= 1).all(-1, keepdim=True)
     return torch.where(near & ~inside, shifted, position)
 
 
-def _log_step(log: Tensor, cells: Tensor, *, reach: Literal[1, 2]) -> Tensor:
-    """Newton step (B, K, 2) on maps (B, K, H, W), second differences over +-`reach` cells."""
-    x, y = cells.unbind(-1)
-    middle = at(log, x, y)
-    dx = 0.5 * (at(log, x + 1, y) - at(log, x - 1, y))
-    dy = 0.5 * (at(log, x, y + 1) - at(log, x, y - 1))
-    dxx = (at(log, x + reach, y) - 2 * middle + at(log, x - reach, y)) / reach**2
-    dyy = (at(log, x, y + reach) - 2 * middle + at(log, x, y - reach)) / reach**2
-    dxy = 0.25 * (at(log, x + 1, y + 1) - at(log, x + 1, y - 1) - at(log, x - 1, y + 1) + at(log, x - 1, y - 1))
+def _log_step(smooth: Tensor, gain: Tensor, cells: Tensor, *, reach: Literal[1, 2]) -> Tensor:
+    """Newton step (B, K, 2) on the logarithm of maps times gain (B, K), second differences over +-`reach` cells."""
+    steps = NEIGHBOURS + ARMS if reach == 2 else NEIGHBOURS
+    log = (around(smooth, cells, steps) * gain[..., None]).clamp_min(1e-10).log()
+    middle, right, left, below, above, below_right, above_right, below_left, above_left, *arms = log.unbind(-1)
+    dx, dy = 0.5 * (right - left), 0.5 * (below - above)
+    dxy = 0.25 * (below_right - above_right - below_left + above_left)
+    right, left, below, above = arms or (right, left, below, above)
+    dxx = (right - 2 * middle + left) / reach**2
+    dyy = (below - 2 * middle + above) / reach**2
     return newton(dx, dy, dxx, dyy, dxy)
 
 
@@ -276,17 +310,13 @@ def taylor_step_udp(maps: Tensor, cells: Tensor, *, blur: int) -> Tensor:
     A constant map is rescaled by 0 / 0 there and gives NaN; here it takes no step.
     """
     smooth = blurred(maps, blur, border="reflect")
-    low, high = smooth.amin((-2, -1), keepdim=True), smooth.amax((-2, -1), keepdim=True)
-    log = ((smooth - low) / (high - low) * maps.amax((-2, -1), keepdim=True)).clamp(0.001, 50).log()
-    x, y = cells.unbind(-1)
-    middle, right, left = at(log, x, y), at(log, x + 1, y), at(log, x - 1, y)
-    below, above = at(log, x, y + 1), at(log, x, y - 1)
-    dxy = 0.5 * (
-        at(log, x + 1, y + 1) - right - below + 2 * middle - left - above + at(log, x - 1, y - 1)
-    )  # 7-point stencil
+    low, high, old = (v[..., None] for v in (smooth.amin((-2, -1)), smooth.amax((-2, -1)), maps.amax((-2, -1))))
+    log = ((around(smooth, cells, NEIGHBOURS) - low) / (high - low) * old.double()).clamp(0.001, 50).log()
+    middle, right, left, below, above, below_right, _, _, above_left = log.unbind(-1)
+    dxy = 0.5 * (below_right - right - below + 2 * middle - left - above + above_left)  # 7-point stencil
     dxx, dyy = right - 2 * middle + left, below - 2 * middle + above
     step = newton(0.5 * (right - left), 0.5 * (below - above), dxx, dyy, dxy)
-    return cells.to(maps.dtype) + torch.where(step.isfinite(), step, 0.0)
+    return cells.double() + torch.where(step.isfinite(), step, 0.0)
 
 
 def newton(dx: Tensor, dy: Tensor, dxx: Tensor, dyy: Tensor, dxy: Tensor) -> Tensor:
@@ -297,14 +327,33 @@ def newton(dx: Tensor, dy: Tensor, dxx: Tensor, dyy: Tensor, dxy: Tensor) -> Ten
 
 
 def at(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Values of (B, K, H, W) at cells (B, K), the border repeated outside."""
+    """Values of maps (..., H, W) at cells, the border repeated outside.
+
+    Args:
+        maps: of any leading dimensions.
+        x, y: of as many, or 1 where maps share their cells; further ones are cells of the same map.
+    """
     height, width = maps.shape[-2:]
+    leading = maps.shape[:-2]
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-    return maps.flatten(2).gather(-1, index[..., None])[..., 0]
+    cells, index = index.shape[len(leading) :], index.reshape(*index.shape[: len(leading)], -1)
+    return maps.flatten(-2).gather(-1, index.expand(*leading, -1)).view(*leading, *cells)
+
+
+NEIGHBOURS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+"""Steps in x and y from a cell to itself and the eight cells around it."""
+ARMS = ((2, 0), (-2, 0), (0, 2), (0, -2))
+"""Steps to the cells after the next on both axes."""
+
+
+def around(maps: Tensor, cells: Tensor, steps: tuple[tuple[int, int], ...]) -> Tensor:
+    """Values of (B, K, H, W) at N steps from a cell (B, K, 2), the border repeated outside: (B, K, N)."""
+    x, y = (cells[..., None, :] + cells.new_tensor(steps)).unbind(-1)
+    return at(maps, x, y)
 
 
 def blurred(maps: Tensor, kernel: int, *, border: Literal["zero", "reflect"]) -> Tensor:
-    """OpenCV's GaussianBlur with a kernel of this odd side and automatic sigma, on (..., H, W).
+    """OpenCV's GaussianBlur with a kernel of this odd side and automatic sigma, on (..., H, W), in float64.
 
     Sides 3 to 9 are fixed tables there, not samples of a Gaussian. ``reflect`` does not
     repeat the border cell (OpenCV's default, BORDER_REFLECT_101).
@@ -312,21 +361,51 @@ def blurred(maps: Tensor, kernel: int, *, border: Literal["zero", "reflect"]) ->
     Raises:
         ValueError: the kernel is even.
     """
+    height, width = maps.shape[-2:]
+    rows, columns = (
+        torch.as_tensor(_blur_matrix(side, kernel, border), device=maps.device) for side in (height, width)
+    )
+    # all maps in two products, each of which turns the axis that the other one needs to the end
+    across = columns @ maps.double().reshape(-1, width).T
+    both: Tensor = rows @ across.reshape(-1, height).T
+    return both.view(height, width, -1).permute(2, 0, 1).view(maps.shape)
+
+
+def blurred_at(maps: Tensor, x: Tensor, y: Tensor, kernel: int) -> Tensor:
+    """Values of maps (..., H, W), `blurred` with the reflected border, at one cell of each, float64.
+
+    Args:
+        maps: of any leading dimensions.
+        x, y: of as many, or 1 where maps share their cells.
+        kernel: side of the blur, odd.
+    """
+    taps = torch.as_tensor(_taps(kernel), device=maps.device)
+    steps = torch.arange(kernel, device=x.device) - kernel // 2
+    columns = _reflected(x[..., None, None] + steps, maps.shape[-1])
+    rows = _reflected(y[..., None, None] + steps[:, None], maps.shape[-2])
+    value: Tensor = at(maps, columns, rows).flatten(-2).double() @ torch.outer(taps, taps).flatten()
+    return value
+
+
+def _reflected(index: Tensor, n: int) -> Tensor:
+    """Where an index beyond 0 ... n - 1 falls when the ends are mirrors and not repeated."""
+    index = index.remainder(2 * (n - 1))
+    return torch.minimum(index, 2 * (n - 1) - index)
+
+
+def _taps(kernel: int) -> NDArray[np.float64]:
+    """OpenCV's Gaussian of a side, odd."""
     if kernel % 2 == 0:
         raise ValueError(f"blur kernel {kernel}: expected an odd side, for example {kernel + 1}")
-    height, width = maps.shape[-2:]
-    rows = torch.as_tensor(_blur_matrix(height, kernel, border), dtype=maps.dtype, device=maps.device)
-    columns = torch.as_tensor(_blur_matrix(width, kernel, border), dtype=maps.dtype, device=maps.device)
-    return rows @ maps @ columns.T
+    return np.asarray(cv2.getGaussianKernel(kernel, 0, cv2.CV_64F)[:, 0], np.float64)
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(n: int, kernel: int, border: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _blur_matrix(n: int, kernel: int, border: str) -> NDArray[np.float64]:
     """Banded (n, n) matrix of a 1-D blur, the border rule folded in: maps are small, and a product is one call."""
-    taps = cv2.getGaussianKernel(kernel, 0, cv2.CV_64F)[:, 0]
     matrix = np.zeros((n, n))
     for row in range(n):
-        for tap, value in enumerate(taps):
+        for tap, value in enumerate(_taps(kernel)):
             column = row + tap - kernel // 2
             if border == "reflect" and n > 1:
                 column = int(abs(math.remainder(column, 2 * (n - 1))))

@@ -69,15 +69,17 @@ class SuperResolved:
         """
         nearest, half = hm.nearest_cell(hm.to_cells(self.grid, keypoints)), int(3 * self.sigma)
         weight = hm.labelled(visible) * hm.touches_map(self.grid, nearest, half, slack=1)
-        maps = hm.gaussian(self.grid, nearest.to(keypoints.dtype), self.sigma, weight)
-        return Heatmaps((maps * hm.window(self.grid, nearest, half)).float()), weight.float()
+        distances = hm.axis_distances(self.grid, nearest.to(keypoints.dtype))
+        x, y = (hm.gaussian(distance, self.sigma) for distance in distances)
+        near_x, near_y = hm.window(self.grid, nearest, half)
+        maps = hm.outer(x * near_x, y * near_y * weight[..., None])
+        return Heatmaps(maps.float()), weight.float()
 
     def decode(self, prediction: Heatmaps) -> Keypoints:
         """Positions in px of the crop; the score is the value of the map at its peak."""
         hm.check_size(self.grid, prediction.heatmap)
-        maps = prediction.heatmap.float()  # only compared, never computed with: double would merely copy a large map
-        cells, score = hm.peak(maps)
-        return Keypoints(hm.to_px(self.grid, self.refine(maps, cells)), score)
+        cells, score = hm.peak(prediction.heatmap)
+        return Keypoints(hm.to_px(self.grid, self.refine(prediction.heatmap, cells)).float(), score.float())
 
     def unflip(self, prediction: Heatmaps, order: Tensor) -> Heatmaps:
         """Undo a mirrored input: mirror the map, exchange left and right by `order` (K,), shift."""

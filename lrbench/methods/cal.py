@@ -182,9 +182,9 @@ def cal_loss(
         mask_sigma: of the fixed Gaussian mask, cells.
         components: of the mixture; 0 keeps the fixed mask.
     """
-    disc = inside(ideal)
     weights = displacement_mask(prediction.heatmap, ideal.heatmap, weight, components) if components else None
     if weights is None:
+        disc = inside(ideal)
         weights = static_mask(ideal.offset, disc, unit=unit, sigma=mask_sigma) if mask == "gaussian" else disc
     weights = (weights * weight[..., None, None])[:, :, None]
     ours, target = weights * prediction.offset, weights * ideal.offset
@@ -218,22 +218,20 @@ def displacement_mask(predicted: Tensor, target: Tensor, weight: Tensor, compone
     Returns:
         (B, K, H, W), every map scaled to [0, 1]; None where fewer than `FEWEST` keypoints are labelled.
     """
-    guess, _ = hm.peak(predicted.double())
-    truth, _ = hm.peak(target.double())
+    guess, _ = hm.peak(predicted)
+    truth, _ = hm.peak(target)
     counted = weight > 0
-    if int(counted.sum()) < FEWEST:
+    displacement = (guess - truth)[counted]
+    if len(displacement) < FEWEST:
         return None
-    density = displacement_density((guess - truth)[counted].double(), components)
-    # one cell of zeros around the window, so that clamped distances fall on 0
-    density = F.pad(density, (1, 1, 1, 1))
+    density = displacement_density(displacement.double(), components)
+    # the window amid so many zeros that the map of every true cell, the window around it, is a cut of the whole
     height, width = target.shape[-2:]
-    x = torch.arange(width, device=target.device) - truth[..., 0:1]
-    y = torch.arange(height, device=target.device) - truth[..., 1:2]
-    reach = WINDOW + 1
-    x, y = x.clamp(-reach, reach) + reach, y.clamp(-reach, reach) + reach
-    maps = density[y[..., :, None], x[..., None, :]] * counted[..., None, None]
+    x, y = width - 1 - WINDOW, height - 1 - WINDOW
+    cuts = F.pad(density, (x, x, y, y)).unfold(0, height, 1).unfold(1, width, 1)
+    maps = cuts[height - 1 - truth[..., 1], width - 1 - truth[..., 0]]
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return ((maps - low) / (high - low + 1e-5)).float()
+    return ((maps - low) / (high - low + 1e-5)).float() * counted.float()[..., None, None]
 
 
 def displacement_density(displacement: Tensor, components: int) -> Tensor:
