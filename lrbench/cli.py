@@ -29,6 +29,7 @@ LOADERS = max(1, min(8, CORES // 2))  # one thread per two cores keeps up with t
 Overwrite = Literal["never", "failed", "always"]
 Level = Literal["image", "crop", "height"]
 PairsKind = Literal["bicubic", "matched"]
+Figures = Literal["svg", "png", "both"]
 
 app = typer.Typer(
     name="lrbench",
@@ -590,15 +591,16 @@ def degrade(
 def plot(
     results: Annotated[Path, typer.Argument(help="Folder of records.")] = Path("results"),
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the figures.")] = None,
+    files: Annotated[Figures, typer.Option("--format", help="Of the files.")] = "svg",
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Draw AP over resolution, per keypoint, over severity and over person height, from records."""
     with errors(verbose):
-        from lrbench.method import reported_labels
+        from lrbench.listing import reported_labels
         from lrbench.report.plots import plot as draw
 
-        paths = draw(results, out, labels=reported_labels)
+        paths = draw(results, out, labels=reported_labels, formats=("svg", "png") if files == "both" else (files,))
         print(json.dumps({"files": [str(p) for p in paths]}) if as_json else "\n".join(map(str, paths)))
 
 

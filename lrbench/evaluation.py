@@ -92,16 +92,21 @@ def to_results(
         nms: persons more similar than this to a better one are dropped; 1 drops nobody.
     """
     score = rescore(predictions.box_score, predictions.keypoints[:, :, 2], rule)
+    rows_of: dict[int, list[int]] = {}
+    for row, image_id in enumerate(predictions.image_id.tolist()):
+        rows_of.setdefault(image_id, []).append(row)
     results = []
-    for image_id in dict.fromkeys(predictions.image_id.tolist()):
-        rows = np.flatnonzero(predictions.image_id == image_id)
-        keep = oks_nms(predictions.keypoints[rows], predictions.area[rows], score[rows], nms, predictions.skeleton)
-        for row in rows[keep]:
+    for image_id, rows in rows_of.items():
+        keep = [0]
+        if len(rows) > 1:
+            keypoints, area = predictions.keypoints[rows], predictions.area[rows]
+            keep = oks_nms(keypoints, area, score[rows], nms, predictions.skeleton).tolist()
+        for row in (rows[kept] for kept in keep):
             results.append(
                 {
-                    "image_id": int(image_id),
+                    "image_id": image_id,
                     "category_id": PERSON,
-                    "keypoints": [float(v) for v in predictions.keypoints[row].ravel()],
+                    "keypoints": predictions.keypoints[row].ravel().tolist(),
                     "score": float(score[row]),
                 }
             )

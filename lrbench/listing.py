@@ -1,7 +1,9 @@
 """What `lrbench ls` lists.
 
-Sizes and counts of a method take a network to build, so its row is kept in the cache folder until lrbench, torch or the
-file that defines the method changes. While nothing but built-in methods is asked for, a kept listing needs no torch.
+Sizes and counts of a method take a network to build, and the names of backbones and upscalers take torch. What is built
+in is therefore listed once and shipped as ``listing.json``, which ``python -m lrbench.listing`` writes; it holds while
+the files in `SOURCES` are those it was made of. Every other row (of a plugin, or of edited code) is kept in the cache
+folder until lrbench, torch or the file that defines the method changes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import pkgutil
 import re
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +36,17 @@ SIZES = tuple(
 COUNTED = (Size(64, 48), Size(256, 192))
 """Crops at which a listing counts parameters and multiply-adds."""
 
-SOURCES = ("*.py", "codecs/*.py", "models/*.py", "methods/*.py")
+SOURCES = (
+    "listing.py", "method.py", "published.py", "codecs/*.py", "methods/*.py", "models/**/*.py", "report/reported.py",
+    "report/reported/*.csv",
+)  # fmt: skip
 """Files of lrbench that decide a row of the listing."""
+
+SHIPPED = Path(lrbench.__file__).with_name("listing.json")
+"""Rows by kind of all that is built in, and the names under which papers report its methods."""
+
+SHIPPED_KINDS = ("methods", "backbones", "upscalers", "tables")
+"""Kinds that take torch to list; the others are as quick to make as to read."""
 
 
 def listing(kind: str, plugins: list[Path], progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -53,6 +65,9 @@ def listing(kind: str, plugins: list[Path], progress: Progress | None = None) ->
     """
     if kind not in KINDS:
         raise ValueError(unknown("kind", kind, KINDS))
+    if kind in SHIPPED_KINDS and not plugins and _only_built_in() and (ready := shipped()):
+        rows: list[dict[str, Any]] = ready["rows"][kind]
+        return rows
     if kind == "methods":
         return method_rows(plugins, progress)
     if plugins:
@@ -69,8 +84,7 @@ def method_rows(plugins: list[Path], progress: Progress | None = None) -> list[d
     Args, Raises: see `listing`.
     """
     shelf = Shelf()
-    # nothing can be saved once the module is imported, and files that were loaded before are known to it alone
-    if not plugins and "lrbench.method" not in sys.modules and not entry_points(group="lrbench.methods"):
+    if not plugins and _only_built_in():
         kept = [shelf.row(path.stem, "built-in", path) for path in built_in_files()]
         if None not in kept:
             return [row for row in kept if row is not None]
@@ -78,13 +92,55 @@ def method_rows(plugins: list[Path], progress: Progress | None = None) -> list[d
 
     for plugin in plugins:
         load_plugin(plugin)
-    listed = list_methods()
-    rows = [_method_row(shelf, item, number, len(listed), progress) for number, item in enumerate(listed)]
+    listed, ready = list_methods(), shipped()
+    counted = {row["name"]: row for row in ready["rows"]["methods"]} if ready else {}
+    rows = [
+        counted[item.name]
+        if item.source == "built-in" and item.name in counted
+        else _method_row(shelf, item, number, len(listed), progress)
+        for number, item in enumerate(listed)
+    ]
     if shelf.changed:
         if progress is not None:
             progress("count networks", len(rows), len(rows), "")
         shelf.save()
     return rows
+
+
+@cache
+def shipped() -> dict[str, Any] | None:
+    """What `built_in` gave when this code was written; None where a file that decides it was changed since."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no file of ours
+        ready: dict[str, Any] = json.loads(SHIPPED.read_bytes())
+        if ready["code"] == _code():
+            return ready
+    return None
+
+
+def built_in() -> dict[str, Any]:
+    """What ships: the hash of its sources, rows by kind, and names under which papers report each method.
+
+    Raises:
+        Exception: whatever the network of a method raises.
+    """
+    from lrbench import method
+
+    methods = [item for item in method.list_methods() if item.source == "built-in"]
+    rows = {kind: [_row(name, summary) for name, summary in _names(kind)] for kind in ("backbones", "upscalers")}
+    return {
+        "code": _code(),
+        "rows": {"methods": [_described(i) | facts(i.name) for i in methods], **rows, "tables": table_rows()},
+        "labels": {item.name: list(method.reported_labels(item.name)) for item in methods},
+    }
+
+
+def reported_labels(name: str) -> tuple[str, ...]:
+    """`lrbench.method.reported_labels`, without torch where the shipped listing knows all there is."""
+    if _only_built_in() and (ready := shipped()):
+        return tuple(ready["labels"].get(name, ()))
+    from lrbench import method
+
+    return method.reported_labels(name)
 
 
 def built_in_files() -> list[Path]:
@@ -106,7 +162,7 @@ class Shelf:
         from lrbench.datasets import cache_folder
 
         self.path = cache_folder() / "methods.json"
-        self.code = _digest(version("torch").encode(), *(path.read_bytes() for path in _source_files()))
+        self.code = _digest(version("torch").encode(), _code().encode())
         self.changed = False
         self._rows: dict[str, dict[str, Any]] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no file of ours: counted anew
@@ -211,7 +267,7 @@ def table_rows() -> list[dict[str, Any]]:
 def _method_row(shelf: Shelf, item: Listing, number: int, total: int, progress: Progress | None) -> dict[str, Any]:
     from lrbench.method import source_file
 
-    row = {**vars(item), "year": year(item.paper), "backbone": "", "sizes": [], "params": {}, "macs": {}}
+    row = _described(item)
     if item.error is not None:
         return row
     try:
@@ -228,9 +284,26 @@ def _method_row(shelf: Shelf, item: Listing, number: int, total: int, progress: 
     return row
 
 
-def _source_files() -> list[Path]:
+def _described(item: Listing) -> dict[str, Any]:
+    """The row of a method of which nothing was counted."""
+    return {**vars(item), "year": year(item.paper), "backbone": "", "sizes": [], "params": {}, "macs": {}}
+
+
+def _only_built_in() -> bool:
+    """Whether no method can come from elsewhere: none is installed, and no file can have been loaded."""
+    return "lrbench.method" not in sys.modules and not _installed()
+
+
+@cache
+def _installed() -> bool:
+    """Whether a distribution brings methods."""
+    return bool(entry_points(group="lrbench.methods"))
+
+
+def _code() -> str:
+    """Hash of `SOURCES`."""
     root = Path(lrbench.__file__).parent
-    return sorted(path for pattern in SOURCES for path in root.glob(pattern))
+    return _digest(*(path.read_bytes() for pattern in SOURCES for path in sorted(root.glob(pattern))))
 
 
 def _digest(*parts: bytes) -> str:
@@ -262,3 +335,7 @@ def _names(kind: str) -> list[tuple[str, str]]:
         ("coco", "the folder named by LRBENCH_COCO"),
         ("PATH", "any folder in the layout of COCO, MPII, CrowdPose or LSP-extended"),
     ]
+
+
+if __name__ == "__main__":
+    SHIPPED.write_text(json.dumps(built_in(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lrbench.augmentation import Augmentation
 from lrbench.geometry import Size
-from lrbench.method import Method, Stage
-from lrbench.models.network import Initialisation
 from lrbench.structures import unknown
+
+if TYPE_CHECKING:  # figures, which ask for the epochs of a recipe, are drawn without torch
+    from lrbench.method import Method, Stage
+    from lrbench.models.network import Initialisation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What `lrbench ls` lists: counts, sizes, years, what is kept between calls, and tables with rows of others."""
+"""What `lrbench ls` lists: counts, sizes, years, what ships and is kept, and tables with rows of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,19 @@ import lrbench.method
 from lrbench import listing as module
 from lrbench import published
 from lrbench.geometry import Size
-from lrbench.listing import COUNTED, SIZES, counts, facts, listing, year
+from lrbench.listing import (
+    COUNTED,
+    SHIPPED_KINDS,
+    SIZES,
+    SOURCES,
+    built_in,
+    counts,
+    facts,
+    listing,
+    reported_labels,
+    shipped,
+    year,
+)
 from lrbench.method import costs, list_methods, load_method, method_names
 from lrbench.report.reported import table
 from lrbench.report.summaries import listing_table
@@ -45,8 +56,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names whose networks were counted; nothing is really counted."""
+    """Names whose networks were counted; nothing is really counted, and nothing ships."""
     names: list[str] = []
+    monkeypatch.setattr(module, "shipped", lambda: None)
 
     def count(name: str) -> dict[str, Any]:
         names.append(name)
@@ -113,6 +125,7 @@ def test_sizes_that_are_refused_are_left_out(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "never.py").write_text(PICKY.replace("< 128", "< 1000"))
     (tmp_path / "broken.py").write_text(PICKY.replace("if size.height", "if size.tallness"))
     real = facts
+    monkeypatch.setattr(module, "shipped", lambda: None)
     monkeypatch.setattr(module, "facts", lambda name: real(name) if name in ("picky", "never", "broken") else ANY)
     rows = listing("methods", [tmp_path / f"{name}.py" for name in ("picky", "never", "broken")])
     picky = row_of(rows, "picky")
@@ -124,19 +137,87 @@ def test_sizes_that_are_refused_are_left_out(tmp_path: Path, monkeypatch: pytest
     assert row_of(rows, "broken")["params"] == {}
 
 
-def test_a_kept_listing_needs_no_torch_and_no_time(cache: Path, calls: list[str]):
+def in_a_new_process(expression: str, prelude: str = "pass") -> tuple[Any, bool]:
+    """JSON of what an expression about the module gives there, and whether torch was imported for it."""
+    code = (
+        f"import json, sys; from lrbench import listing; {prelude}; value = {expression};"
+        "print(json.dumps([value, 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    value, torch = json.loads(done.stdout)
+    return value, torch
+
+
+def test_a_kept_listing_needs_no_torch(cache: Path, calls: list[str]):
     rows = listing("methods", [])
     assert calls == [row["name"] for row in rows] == method_names()
     assert listing("methods", []) == rows
     assert len(calls) == len(rows)
-    code = (
-        "import json, sys; from lrbench.listing import listing; rows = listing('methods', []);"
-        "print(json.dumps({'rows': rows, 'torch': 'torch' in sys.modules}))"
-    )
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - begin < 10  # well under a second where nothing else runs
-    assert json.loads(done.stdout) == {"rows": rows, "torch": False}
+    nothing_ships = "listing.shipped = lambda: None"
+    assert in_a_new_process("listing.listing('methods', [])", nothing_ships) == (rows, False)
+
+
+STALE = "lrbench/listing.json is not what the code says; write it again with: python -m lrbench.listing"
+
+
+@pytest.fixture(scope="module")
+def ready() -> dict[str, Any]:
+    found = shipped()
+    assert found is not None, STALE
+    return found
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_what_ships_is_what_the_networks_say(ready: dict[str, Any], name: str):
+    row = {**row_of(ready["rows"]["methods"], name), "year": None}
+    (item,) = [item for item in list_methods() if item.name == name]
+    assert row == {**vars(item), "year": None, **facts(name)}, STALE
+
+
+def test_all_else_that_ships(ready: dict[str, Any], calls: list[str]):
+    made = built_in()
+    assert calls == method_names() == [row["name"] for row in ready["rows"]["methods"]]
+    assert {**made["rows"], "methods": None} == {**ready["rows"], "methods": None}, STALE
+    assert (made["code"], made["labels"]) == (ready["code"], ready["labels"]), STALE
+    assert [row["year"] for row in ready["rows"]["methods"]] == [year(row.paper) for row in list_methods()]
+
+
+@pytest.mark.parametrize("kind", SHIPPED_KINDS)
+def test_nobody_waits_for_torch_where_nothing_is_kept(cache: Path, ready: dict[str, Any], kind: str):
+    assert in_a_new_process(f"listing.listing({kind!r}, [])") == (ready["rows"][kind], False)
+    assert not cache.exists()
+
+
+def test_the_same_rows_beside_torch_and_plugins(cache: Path, ready: dict[str, Any], tmp_path: Path):
+    (tmp_path / "picky.py").write_text(PICKY)
+    *rows, picky = listing("methods", [tmp_path / "picky.py"])
+    assert rows == ready["rows"]["methods"]
+    assert picky["sizes"][0] == "128x96"
+    for kind in ("backbones", "upscalers", "tables"):
+        assert listing(kind, []) == ready["rows"][kind]
+
+
+def test_names_in_papers(ready: dict[str, Any]):
+    names = {name: list(lrbench.method.reported_labels(name)) for name in [*method_names(), "predictions"]}
+    assert "HRNet" in names["hrnet"]
+    assert {name: list(reported_labels(name)) for name in names} == names
+    code = "{name: listing.reported_labels(name) for name in " + repr(list(names)) + "}"
+    assert in_a_new_process(code) == (names, False)
+
+
+def test_edited_code_is_not_described_by_what_ships(ready: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SOURCES", (*SOURCES, "geometry.py"))
+    assert shipped.__wrapped__() is None
+
+
+def test_an_edited_file_that_ships(ready: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "listing.json"
+    monkeypatch.setattr(module, "SHIPPED", path)
+    for content in ("", "[]", "{}", "\x00"):
+        path.write_text(content)
+        assert shipped.__wrapped__() is None
+    path.write_text(json.dumps(ready))
+    assert shipped.__wrapped__() == ready
 
 
 def test_what_changes_is_counted_again(cache: Path, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -216,7 +216,7 @@ def _alike(records: Iterable[Record], *, follows: Sequence[str]) -> list[tuple[s
         varying = _varying_settings(members)
         by_settings: dict[str, list[Record]] = {}
         for record in members:
-            settings = _settings(record)
+            settings = _settings(record) if varying else {}
             words = ", ".join(f"{n}={settings[n]}" if n in settings else f"no {n}" for n in varying)
             by_settings.setdefault(words, []).append(record)
         groups += [(method, {**dict(components), "settings": words}, own) for words, own in by_settings.items()]
@@ -414,7 +414,7 @@ def _settings(record: Record) -> dict[str, str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,25 +7,32 @@ wide pale bars are 95 % intervals over images: two sources of error, drawn in tw
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import multiprocessing
+import os
 import re
+import signal
 import statistics
+import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from lrbench.corruptions.corruption import SEVERITIES
 from lrbench.geometry import Size
@@ -50,6 +57,7 @@ from lrbench.report.lines import (
     shape_of,
     size_of,
 )
+from lrbench.report.renderers import Ruler, write_png, write_svg
 from lrbench.report.reported import PLAIN_CROPS, Reported, data_in_words, find, reported_boxes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -70,6 +78,16 @@ ERROR_COLOURS = {
 INTERVALS = "wide bars: 95 % intervals over images"
 
 DPI = 150
+
+Format = Literal["svg", "png"]
+
+WRITERS: Mapping[Format, Callable[[Figure, Path], None]] = {"svg": write_svg, "png": write_png}
+
+FEWEST = 4
+"""Figures that are worth a process."""
+
+MARGIN = 3.0
+"""Around what a figure consists of, points."""
 
 K = TypeVar("K", int, "Scene", tuple[Any, ...])
 
@@ -143,8 +161,14 @@ class Scene(NamedTuple):
         return "".join(f"_{_slug(word)}" for word in unusual if word)
 
 
-def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequence[str]] = no_labels) -> list[Path]:
-    """Draw figures from all records below a folder, as PNG and SVG.
+def plot(
+    results: Path,
+    out: Path | None = None,
+    *,
+    labels: Callable[[str], Sequence[str]] = no_labels,
+    formats: Sequence[Format] = ("svg",),
+) -> list[Path]:
+    """Draw figures from all records below a folder.
 
     Where crops were not cut plainly, or data not scored plainly (another split, boxes of a detector, no flip test), a
     name ends in what was done instead. ``<HxW>`` is the crop.
@@ -167,6 +191,7 @@ def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequ
         results: folder of records.
         out: folder for the figures, made if need be; ``results/figures`` when None.
         labels: names under which papers report a method, given the method's own name.
+        formats: of the files.
 
     Returns:
         The files written.
@@ -179,10 +204,11 @@ def plot(results: Path, out: Path | None = None, *, labels: Callable[[str], Sequ
     if not records:
         raise ValueError(f"results folder {results}: no records; make some with lrbench eval or lrbench compare")
     out = results / "figures" if out is None else out
-    written = [path for drawing in drawings(records, labels) for path in _save(drawing.draw(), out, drawing.name)]
-    if not written:
+    found = drawings(records, labels)
+    if not found:
         raise ValueError(f"results folder {results}: {len(records)} records, none with an AP to draw")
-    return written
+    _save_all(found, out, formats)
+    return [out / f"{drawing.name}.{kind}" for drawing in found for kind in formats]
 
 
 def drawings(records: Iterable[Record], labels: Callable[[str], Sequence[str]] = no_labels) -> list[Drawing]:
@@ -410,19 +436,17 @@ def _per_keypoint(lines: Sequence[Line]) -> Figure:
     handles = []
     for number, (line, name, (colour, marker)) in enumerate(zip(lines, names, _styles(lines), strict=True)):
         handles.append(_handle(name, colour, marker, "none"))
+        groups: dict[float, list[float]] = {}
         for position, keypoint in enumerate(keypoints):
-            x = position + _beside(number, len(lines))
             found = [record.keypoint_ap.get(keypoint) for record in line.records]
-            aps = [100 * ap for ap in found if ap is not None]
-            if aps:
-                _draw_means(axes, [x], [aps], colour, marker, "none")
-            else:
-                # an empty place would read as zero
-                axes.annotate("-", (x, 0), (0, 4), textcoords="offset points", color=colour, ha="center", size=15)
-    _bands(axes, [keypoint.replace("_", " ") for keypoint in keypoints])
-    axes.tick_params(axis="x", rotation=40)
-    for text in axes.get_xticklabels():
-        text.set(ha="right", rotation_mode="anchor")
+            groups[position + _beside(number, len(lines))] = [100 * ap for ap in found if ap is not None]
+        measured = {x: aps for x, aps in groups.items() if aps}
+        _draw_means(axes, list(measured), list(measured.values()), colour, marker, "none")
+        for x in groups.keys() - measured.keys():
+            # an empty place would read as zero
+            axes.annotate("-", (x, 0), (0, 4), textcoords="offset points", color=colour, ha="center", size=15)
+    words = [keypoint.replace("_", " ") for keypoint in keypoints]
+    _bands(axes, words, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylim(0, 100)
     axes.set_ylabel("AP with this keypoint's OKS alone (%)")
     axes.grid(axis="y", color="0.85")
@@ -521,8 +545,8 @@ def _error_bars(lines: Sequence[Line]) -> Figure:
         widths = [100 * means[number][kind] for number in order]
         axes.barh(range(len(lines)), widths, left=left, color=colour, height=0.75, label=kind)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(lines)), [textwrap.fill(names[number], 60) for number in order], fontsize=8)
     axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(lines)), [textwrap.fill(names[number], 60) for number in order], fontsize=8)
     axes.set_xlim(0, 100)
     axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.set_xlabel("labelled keypoints of matched persons (%)")
@@ -552,9 +576,10 @@ def _reported_series(
     series: list[Series] = []
     for line in lines:
         call = line.records[0].call
+        names, shapes = labels(line.method), {shape_of(own) for own in line.points(size_of)}
         groups: dict[tuple[str, str], list[Reported]] = {}
-        for size in (size for size in sizes if shape_of(size) in {shape_of(own) for own in line.points(size_of)}):
-            row = find(labels(line.method), call.backbone, size, call.sr or "none")
+        for size in (size for size in sizes if shape_of(size) in shapes):
+            row = find(names, call.backbone, size, call.sr or "none")
             if row is not None:
                 words = f"{row.dataset} {row.split}, {row.backbone}, {reported_boxes(row)}"
                 groups.setdefault((words, row.source), []).append(row)
@@ -601,10 +626,12 @@ def _draw_points(
 
 def _draw_intervals(axes: Axes, intervals: Mapping[float, Sequence[tuple[float, float] | None]], colour: str) -> None:
     """95 % intervals of fractions at every x; of several seeds, which share the images, the mean of their ends."""
-    for x, own in intervals.items():
-        if ends := [ends for ends in own if ends is not None]:
-            low, high = (100 * statistics.fmean(values) for values in zip(*ends, strict=True))
-            axes.vlines(x, low, high, color=colour, alpha=0.3, lw=5, zorder=2)
+    known = {x: ends for x, own in intervals.items() if (ends := [each for each in own if each is not None])}
+    if known:
+        lows, highs = (
+            [100 * statistics.fmean(ends[side] for ends in own) for own in known.values()] for side in (0, 1)
+        )
+        axes.vlines(list(known), lows, highs, color=colour, alpha=0.3, lw=5, zorder=2)
 
 
 def _draw_means(
@@ -632,12 +659,12 @@ def _beside(number: int, lines: int) -> float:
     return 0.8 * (number - (lines - 1) / 2) / lines
 
 
-def _bands(axes: Axes, words: Sequence[str]) -> None:
-    """An axis of categories, every second one shaded."""
+def _bands(axes: Axes, words: Sequence[str], **style: Any) -> None:
+    """An axis of categories, every second one shaded; `style` of their words."""
     for position in range(0, len(words), 2):
         axes.axvspan(position - 0.5, position + 0.5, color="0.95", zorder=0)
-    axes.set_xticks(range(len(words)), words)
-    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="x", length=0)  # before there are ticks that would have to follow
+    axes.set_xticks(range(len(words)), words, **style)
     axes.set_xlim(-0.5, len(words) - 0.5)
 
 
@@ -755,21 +782,17 @@ def _intervals_in_words(lines: Sequence[Line]) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI)  # no pyplot: nothing global, no window
 
 
 def _finish(
     figure: Figure, axes: Axes, title: str, shared: Sequence[str], repeats: str, handles: Sequence[Artist]
 ) -> None:
     # both stay clear of the legend, whose labels are wrapped too
-    columns = int(10 * (figure.get_figwidth() - 2.8))
-    heading = "\n".join(textwrap.wrap(title, columns, break_on_hyphens=False))
-    figure.suptitle(heading, x=0.01, ha="left", fontsize=12, weight="bold")
+    room = figure.get_figwidth() - 2.8
+    heading = "\n".join(textwrap.wrap(title, int(9.4 * room), break_on_hyphens=False))
     details = "; ".join(filter(None, [*shared, repeats]))
-    wrapped = textwrap.wrap(details, int(1.3 * columns), break_on_hyphens=False)
-    axes.set_title("\n".join(wrapped), loc="left", fontsize=8, color="0.35")
+    wrapped = textwrap.wrap(details, int(13 * room), break_on_hyphens=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     points, gap = 8, 0.9
@@ -777,29 +800,103 @@ def _finish(
     # an outside legend does not make room for itself below
     needed = 0.4 + points * (1.4 * lines + gap * len(handles)) / 72
     figure.set_figheight(max(figure.get_figheight(), needed))
-    figure.legend(
-        handles=list(handles), loc="outside right upper", fontsize=points, frameon=False, labelspacing=gap,
-        handlelength=3,
+    _arrange(
+        axes,
+        heading=figure.suptitle(heading, x=0.01, ha="left", fontsize=12, weight="bold"),
+        details=axes.set_title("\n".join(wrapped), loc="left", fontsize=8, color="0.35", y=1.0),
+        legend=figure.legend(
+            handles=list(handles), loc="upper right", fontsize=points, frameon=False, labelspacing=gap, handlelength=3,
+        ),
     )  # fmt: skip
 
 
-def _save(figure: Figure, out: Path, name: str) -> list[Path]:
-    svg = save_svg(figure, out, name)
-    png = svg.with_suffix(".png")
-    figure.savefig(png)
-    return [png, svg]
+def _arrange(axes: Axes, *, heading: Text, details: Text, legend: Legend) -> None:
+    """Give the axes the room that is left below heading and details and beside the legend.
+
+    Every text is measured once, and labels of axes are then fixed. Matplotlib's constrained layout does the same by
+    measuring everything four times, twice per format, which took longer than drawing.
+    """
+    figure, renderer = axes.figure, Ruler(axes.figure.dpi)
+    pad = MARGIN * figure.dpi / 72
+    width, height = figure.bbox.size
+    heading.set_y(1 - pad / height)
+    above = heading.get_window_extent(renderer).height + details.get_window_extent(renderer).height + 4 * pad
+    beside = width - legend.get_window_extent(renderer).x0 + 2 * pad
+    axes.set_position((0.1, 0.1, 0.9 - beside / width, 0.9 - above / height))
+    inner = axes.bbox.frozen()
+    outer = Bbox.union(
+        [
+            *(box for axis in (axes.xaxis, axes.yaxis) if (box := axis.get_tightbbox(renderer)) is not None),
+            *(text.get_window_extent(renderer) for text in axes.texts),
+        ]
+    )
+    labels = inner.y0 - axes.xaxis.label.get_position()[1], inner.x0 - axes.yaxis.label.get_position()[0]
+    left, bottom = pad + max(0, inner.x0 - outer.x0), pad + max(0, inner.y0 - outer.y0)
+    right = width - beside - max(0, outer.x1 - inner.x1)
+    axes.set_position((left / width, bottom / height, (right - left) / width, (height - above - bottom) / height))
+    axes.xaxis.set_label_coords(0.5, -labels[0] / axes.bbox.height)
+    axes.yaxis.set_label_coords(-labels[1] / axes.bbox.width, 0.5)
+
+
+def _save_all(found: Sequence[Drawing], out: Path, formats: Sequence[Format]) -> None:
+    """Draw and write figures, a share of them in every process.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(found, key=lambda drawing: drawing.lines)
+    count = max(1, min(_processors(), len(ordered) // FEWEST))
+    own, *others = [ordered[number::count] for number in range(count)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_save_or_exit, args=(share, out, formats))
+        for share in others
+    ]
+    gc.freeze()  # records and modules stay, and need not be searched for garbage again and again
+    try:
+        for process in processes:
+            process.start()
+        _save_each(own, out, formats)
+        for process, share in zip(processes, others, strict=True):
+            process.join()
+            if process.exitcode:  # drawn here, its error can be told
+                _save_each(share, out, formats)
+    finally:
+        gc.unfreeze()
+        for process in processes:
+            process.terminate()
+
+
+def _processors() -> int:
+    """How many processes may draw: one where this one must not fork, which threads of others do not survive."""
+    safe = sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1
+    return len(os.sched_getaffinity(0)) if safe and not multiprocessing.current_process().daemon else 1
+
+
+def _save_or_exit(drawings: Sequence[Drawing], out: Path, formats: Sequence[Format]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the parent
+    try:
+        _save_each(drawings, out, formats)
+    except Exception:
+        sys.exit(1)
+
+
+def _save_each(drawings: Sequence[Drawing], out: Path, formats: Sequence[Format]) -> None:
+    for drawing in drawings:
+        figure = drawing.draw()
+        for kind in formats:
+            WRITERS[kind](figure, out / f"{drawing.name}.{kind}")
 
 
 def save_svg(figure: Figure, out: Path, name: str) -> Path:
-    """Write ``<name>.svg``; without a date and with fixed ids, so that the same records give the same file.
+    """Write ``<name>.svg``; the same records give the same file.
 
     Raises:
         OSError: the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.svg"
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(path, metadata={"Date": None})
+    write_svg(figure, path)
     return path
 
 

@@ -269,6 +269,8 @@ def error_kinds(records: Sequence[Record]) -> Iterator[Layout]:
 def benchmarks(folder: Path) -> Iterator[Layout]:
     """Every JSON file of a folder as a table: its list of objects as rows, or its mapping of objects as columns.
 
+    Those that hold lines of ``speed.md`` stand there.
+
     Raises:
         ValueError: a file that is no JSON.
     """
@@ -279,6 +281,8 @@ def benchmarks(folder: Path) -> Iterator[Layout]:
             raise ValueError(
                 f"benchmark {path}: {error}; write it again with tests/benchmarks/{path.stem}.py"
             ) from None
+        if "lines" in facts:
+            continue
         told = {key: value for key, value in facts.items() if not isinstance(value, Mapping) and not _objects(value)}
         words = [f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in told.items()]
         for value in (facts[key] for key in facts if key not in told):

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from sample_records import on_copy, record
 
-from lrbench.records import Cost, Diagnosis, HeightBin, Record, write_record
-from lrbench.report import plots
+from lrbench.records import Cost, Diagnosis, HeightBin, Record, newest, read_records, write_record
 from lrbench.report.plots import drawings, plot
+from lrbench.report.renderers import Ruler
+
+BOTH = ("png", "svg")
 
 
 def labels(method: str) -> tuple[str, ...]:
@@ -42,9 +46,9 @@ def test_figures(tmp_path: Path):
             record("two", "96x72", None, status="failed", keypoint_ap={}),
         ],
     )
-    paths = plot(results, tmp_path / "out", labels=labels)
+    paths = plot(results, tmp_path / "out", labels=labels, formats=BOTH)
     names = ["ap_over_resolution_synth", "per_keypoint_synth_64x48", "per_keypoint_synth_128x96"]
-    assert [path.name for path in paths] == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+    assert [path.name for path in paths] == [f"{name}.{kind}" for name in names for kind in BOTH]
     for path in paths:
         assert path.stat().st_size > 5000
         start = path.read_bytes()[:8]
@@ -63,14 +67,14 @@ def test_figures(tmp_path: Path):
 def test_default_folder_and_no_reported_curve(tmp_path: Path):
     results = write(tmp_path, [record("one", "64x48", 0.2, keypoint_ap={})])
     paths = plot(results)
-    assert paths == [tmp_path / "figures" / f"ap_over_resolution_synth.{kind}" for kind in ("png", "svg")]
-    assert "reported" not in svg_words(paths[1])
+    assert paths == [tmp_path / "figures" / "ap_over_resolution_synth.svg"]
+    assert "reported" not in svg_words(paths[0])
 
 
 def test_same_records_same_picture(tmp_path: Path):
     results = write(tmp_path, [record("one", "64x48", 0.2)])
-    first = [path.read_bytes() for path in plot(results, tmp_path / "a", labels=labels)]
-    assert first == [path.read_bytes() for path in plot(results, tmp_path / "b", labels=labels)]
+    first = [path.read_bytes() for path in plot(results, tmp_path / "a", labels=labels, formats=BOTH)]
+    assert first == [path.read_bytes() for path in plot(results, tmp_path / "b", labels=labels, formats=BOTH)]
 
 
 def test_one_figure_per_dataset(tmp_path: Path):
@@ -78,12 +82,12 @@ def test_one_figure_per_dataset(tmp_path: Path):
         tmp_path,
         [record("one", "64x48", 0.2, keypoint_ap={}), record("one", "64x48", 0.2, dataset="my data", keypoint_ap={})],
     )
-    assert [path.stem for path in plot(results)][::2] == ["ap_over_resolution_my-data", "ap_over_resolution_synth"]
+    assert [path.stem for path in plot(results)] == ["ap_over_resolution_my-data", "ap_over_resolution_synth"]
 
 
 def test_result_file_without_a_crop_size(tmp_path: Path):
     results = write(tmp_path, [record("predictions", "", 0.2, backbone="")])
-    assert [path.stem for path in plot(results)] == ["per_keypoint_synth_any"] * 2
+    assert [path.stem for path in plot(results)] == ["per_keypoint_synth_any"]
 
 
 def test_nothing_to_draw(tmp_path: Path):
@@ -98,19 +102,13 @@ Draw = Callable[[list[Record]], dict[str, Axes]]
 
 
 @pytest.fixture
-def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
-    """Axes of all figures over severity or height, by name; nothing is written."""
-    drawn: dict[str, Axes] = {}
-
-    def keep(figure: Figure, out: Path, name: str) -> list[Path]:
-        if name.startswith(("ap_over_severity", "ap_over_person_height")):
-            drawn[name] = figure.axes[0]
-        return [out / name]
+def draw(tmp_path: Path) -> Draw:
+    """Axes of all figures over severity or height, by name, of records that were written and read."""
 
     def run(records: list[Record]) -> dict[str, Axes]:
-        monkeypatch.setattr(plots, "_save", keep)
-        plot(write(tmp_path, records))
-        return drawn
+        kinds = ("ap_over_severity", "ap_over_person_height")
+        kept = newest(read_records(write(tmp_path, records)))
+        return {each.name: each.draw().axes[0] for each in drawings(kept) if each.kind in kinds}
 
     return run
 
@@ -246,7 +244,7 @@ def test_figures_over_severity_and_height_are_written(tmp_path: Path):
     ]
     paths = plot(write(tmp_path, records))
     stems = ["ap_over_severity_synth_64x48_sensor", "ap_over_person_height_copies-01234567_val_jpeg-severity-2_64x48"]
-    assert [path.name for path in paths[-4:]] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    assert [path.stem for path in paths[-2:]] == stems
     assert all(path.stat().st_size > 5000 for path in paths)
     assert "n=10" in svg_words(paths[-1])
 
@@ -402,3 +400,72 @@ def test_a_dataset_of_one_size_still_has_its_figure():
     assert [each.name for each in drawings([record("one", "64x48", 0.5, flip=False, keypoint_ap={})])] == [
         "ap_over_resolution_synth_no-flip"
     ]
+
+
+def of_every_kind(lines: int) -> list[Record]:
+    """Records of which every kind of figure is drawn, with so many lines and labels of every length."""
+    methods = [f"method{number}" + "_of_a_long_name" * (number % 3) for number in range(lines)]
+    found = []
+    for number, name in enumerate(methods):
+        for res in ("64x48", "128x96"):
+            each = with_interval(record(name, res, 0.5), 0.25, 0.75, macs=10**8 * (number + 1), latency_ms=3.5 + number)
+            found.append(diagnosed(each, 0.25, (0.1, 0.2, 0.3)))
+        found += [sensor(name, severity, 0.5, keypoint_ap={}) for severity in (1, 2)]
+        found += [on_copy(name, 0.5, height=h, weights="w", keypoint_ap={}) for h in (32, 64)]
+    return found
+
+
+@pytest.mark.parametrize("lines", [1, 20])
+def test_nothing_is_cut_off_and_nothing_covers_another(lines: int):
+    drawn = {each.kind: each.draw() for each in drawings(of_every_kind(lines), labels)}
+    assert len(drawn) == 8
+    for kind, figure in drawn.items():
+        (axes,), (key,) = figure.axes, figure.legends
+        ruler = Ruler(figure.dpi)
+        inner = axes.get_tightbbox(ruler)
+        legend_box, heading = key.get_window_extent(ruler), figure._suptitle.get_window_extent(ruler)
+        for box in (inner, legend_box, heading):
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, kind
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, kind
+        assert not any(
+            Bbox.intersection(one, two) for one, two in ((inner, legend_box), (inner, heading), (heading, legend_box))
+        ), kind
+        assert axes.bbox.width > 0.4 * figure.bbox.width
+        # a label does not stand on the numbers of its axis
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.label.get_text():
+                numbers = Bbox.union([t.get_window_extent(ruler) for t in axis.get_ticklabels() if t.get_text()])
+                assert not Bbox.intersection(axis.label.get_window_extent(ruler), numbers), kind
+
+
+def test_processes_draw_what_one_does(tmp_path: Path):
+    records = write(tmp_path / "results", of_every_kind(2))
+    code = (
+        "import sys; from pathlib import Path; from lrbench.report import plots; plots._processors = lambda: {0};"
+        "drawn = plots.plot(Path(sys.argv[1]), Path(sys.argv[2]), formats=('png', 'svg'));"
+        "print(*drawn, sep='\\n'); assert 'torch' not in sys.modules"
+    )
+    folders = [tmp_path / "one", tmp_path / "three"]
+    for processes, out in zip((1, 3), folders, strict=True):
+        command = [sys.executable, "-c", code.format(processes), str(records), str(out)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert sorted(map(str, out.iterdir())) == sorted(said)
+    one, three = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert len(one) == 2 * len(drawings(newest(read_records(records))))
+    assert one == three
+
+
+def test_a_figure_that_another_process_cannot_write(tmp_path: Path):
+    records = write(tmp_path / "results", of_every_kind(1))
+    for each in drawings(newest(read_records(records))):
+        (tmp_path / "out" / f"{each.name}.svg").mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path; from lrbench.report import plots; plots._processors = lambda: 2;"
+        "plots.plot(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(records), str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1  # the one of the process that was asked
+    assert "IsADirectoryError" in done.stderr

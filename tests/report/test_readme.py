@@ -213,6 +213,7 @@ def test_benchmarks(tmp_path: Path):
     once = {"median": 8.5, "min": 8.5, "max": 8.5}
     levels = {"image": {"work": {"sum": 5.72}}, "crop": {"work": {"sum": once, "more": 1}}}
     (tmp_path / "degrade.json").write_text(json.dumps({"cores": 2, "levels": levels}))
+    (tmp_path / "a_bar.json").write_text(json.dumps({"machine": {"cores": 2}, "lines": [{"what": "a bar"}]}))
     degrade, speed = benchmarks(tmp_path)
     assert speed.captions == ["threads 2; load 1.5, 2; flip yes."]
     assert [column(speed, name) for name in ("name", "ms", "params", "rate")] == [
