@@ -628,9 +628,7 @@ def _draw_intervals(axes: Axes, intervals: Mapping[float, Sequence[tuple[float, 
     """95 % intervals of fractions at every x; of several seeds, which share the images, the mean of their ends."""
     known = {x: ends for x, own in intervals.items() if (ends := [each for each in own if each is not None])}
     if known:
-        lows, highs = (
-            [100 * statistics.fmean(ends[side] for ends in own) for own in known.values()] for side in (0, 1)
-        )
+        lows, highs = ([statistics.fmean(100 * ends[i] for ends in own) for own in known.values()] for i in (0, 1))
         axes.vlines(list(known), lows, highs, color=colour, alpha=0.3, lw=5, zorder=2)
 
 
@@ -853,9 +851,9 @@ def _save_all(found: Sequence[Drawing], out: Path, formats: Sequence[Format]) ->
         for share in others
     ]
     gc.freeze()  # records and modules stay, and need not be searched for garbage again and again
+    for process in processes:
+        process.start()
     try:
-        for process in processes:
-            process.start()
         _save_each(own, out, formats)
         for process, share in zip(processes, others, strict=True):
             process.join()

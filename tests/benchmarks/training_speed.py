@@ -2,9 +2,9 @@
 
 ``python tests/benchmarks/training_speed.py --data FOLDER [--method cal] [--res 64x48] [--backbone hrnet_w16]
 [--steps 40] [--workers N] [--rounds 5] [--keep]``. Both sides are `lrbench.fitting`'s own epoch over a `PoseCourse`;
-the resident side only gets the same batch again and again. Pictures are decoded before the first round, as they are from
-the second epoch of a training on. Run it on an idle machine: on two cores anything else that runs takes its part of a
-step's slower thread.
+the resident side only gets the same batch again and again. Pictures are decoded before the first round, as they are
+from the second epoch of a training on. Run it on an idle machine: on two cores anything else that runs takes its part
+of a step's slower thread.
 """
 
 from __future__ import annotations
