@@ -231,7 +231,8 @@ class Bench:
         dataset = self.dataset(cell.data, cell.split)
         truth = dataset.truth()
         crops = self.crops(cell.data, cell.split, method, cell.preset(), seed=cell.lr_seed)
-        crops = dataclasses.replace(crops, kept=self._pixels(cell, method, crops))
+        # of annotated persons, whatever boxes are scored in the end
+        crops = dataclasses.replace(crops, kept=self._pixels(dataclasses.replace(cell, boxes="gt"), method, crops))
 
         def validate(model: PoseNetwork[Any]) -> float:
             predictions = predict(method, model, crops, workers=cell.workers, device=device)

@@ -100,7 +100,9 @@ Compile = Annotated[
 Workers = Annotated[int, typer.Option("--workers", help="Threads that cut crops.", min=0)]
 Cache = Annotated[
     float | None,
-    typer.Option("--cache", help="GB of disk for decoded pictures, 0 for none. Default: 32, if memory is too small."),
+    typer.Option(
+        "--cache", help="GB of disk for decoded pictures, 0 for none. Default: 32, if memory is too small.", min=0
+    ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records.")]

@@ -63,6 +63,18 @@ def detections(tmp_path: Path) -> Path:
     return path
 
 
+def test_epochs_are_selected_on_annotated_persons_and_leave_no_crops_to_detected_ones(
+    tiny_data: Path, tmp_path: Path, detections: Path
+):
+    own = cell(tiny_data, tmp_path / "runs", tmp_path / "results", "hrnet", recipe="paper", backbone="hrnet_w16")
+    own = dataclasses.replace(own, boxes=str(detections))
+    bench = Bench()
+    bench.train(own)
+    together = bench.results(own)
+    assert together == Bench().results(own)
+    assert len(together) <= 2
+
+
 def test_key_changes_with_all_that_decides_the_number(tiny_data, tiny_copy, trained, tmp_path, detections):
     plain = cell(tiny_data, trained, tmp_path / "r")
     weights = {"weights": next(trained.rglob("meanpose/*/weights.safetensors"))}
