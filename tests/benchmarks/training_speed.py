@@ -94,7 +94,7 @@ def main() -> None:
             ),
         ]  # fmt: skip
         rows.append({"res": res, **rates})
-    name = f"training_speed_{options.method}_{options.backbone or 'quick'}"
+    name = "_".join(["training_speed", options.method, options.backbone or "quick", *(row["res"] for row in rows)])
     measure.keep(name, lines, write=options.keep, further={"images_per_second": rows})
 
 
