@@ -210,8 +210,13 @@ class Bench:
             "start": {} if (run / "state.pt").exists() else self.starting_weights(cell),
             "validate": self._validation(cell, method, device) if recipe.select == "best" else None,
         }
-        keep: dict[str, Any] = {"run": run, "identity": identity, "device": device, "precision": precision}
-        keep |= {"times": self.times}
+        keep: dict[str, Any] = {
+            "run": run,
+            "identity": identity,
+            "device": device,
+            "precision": precision,
+            "times": self.times,
+        }
         if method.stages and method.upscaling is not None and method.upscaling.pose in COURSES:
             course = COURSES[method.upscaling.pose](method, crops, recipe, **options)
             return run, fit(course, progress=self.progress, **keep)
@@ -221,10 +226,9 @@ class Bench:
 
     def _say_what_failed(self, run: Path) -> None:
         """Why a network that was to be compiled was trained as it is."""
-        path = run / "metrics.jsonl"
-        last = json.loads(path.read_text().splitlines()[-1]) if path.is_file() else {}
-        if "compile_failure" in last:
-            self._say(f"not compiled, trained as it is: {last['compile_failure']}")
+        history = _history(run)
+        if history and "compile_failure" in history[-1]:
+            self._say(f"not compiled, trained as it is: {history[-1]['compile_failure']}")
 
     def _validation(self, cell: Cell, method: Method[Any], device: str) -> Validate:
         """Scores a model on the scored split."""
@@ -768,10 +772,14 @@ def _training_of(run: Path) -> records.Training | None:
 
 
 def _trained(run: Path) -> Trained | None:
+    history = _history(run)
+    return None if history is None else summary(run, history)
+
+
+def _history(run: Path) -> list[dict[str, Any]] | None:
+    """Lines of a run's ``metrics.jsonl``, one per epoch; None before the first was written."""
     path = run / "metrics.jsonl"
-    if not path.is_file():
-        return None
-    return summary(run, [json.loads(line) for line in path.read_text().splitlines()])
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else None
 
 
 def _finished(run: Path, epochs: int) -> bool:

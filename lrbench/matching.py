@@ -139,7 +139,7 @@ class Pairs:
         """(N,) row of each pair's person."""
         size = np.repeat(self.persons, self.predictions)  # (D,)
         first = np.repeat(np.cumsum(self.persons) - self.persons, self.predictions)
-        return np.asarray(np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size))
+        return np.asarray(np.arange(size.sum()) + np.repeat(first - self._first_pair, size))
 
     def similarity(self, at: Whole | None = None, keypoints: Float | None = None) -> Float:
         """OKS of pairs, (n,), the sums in the order of pycocotools.
@@ -241,9 +241,8 @@ class Pairs:
             rows = first_person + np.arange(persons)[:, None]  # (persons, images)
             passed, free = ignored[:, rows], np.ones((persons, *found.shape[:2], len(first_person)), bool)
             for rank in range(predictions[0]):
-                n = int(
-                    np.count_nonzero(predictions > rank)
-                )  # images with a prediction of this rank are the first ones
+                # images with a prediction of this rank are the first ones
+                n = int(np.count_nonzero(predictions > rank))
                 prediction = first_prediction[:n] + rank
                 pair = self._first_pair[prediction]
                 best = np.broadcast_to(least, (*found.shape[:2], n)).copy()

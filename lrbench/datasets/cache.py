@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ def clear() -> int:
     return freed
 
 
+def remove_abandoned(unfinished: Iterable[Path]) -> None:
+    """Remove files that killed processes were writing; those that were touched lately may still be written."""
+    for path in unfinished:
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - ABANDONED:
+                path.unlink()
+
+
 def _path(key: str) -> Path:
     return folder() / f"{key}.safetensors"
 
@@ -102,9 +110,7 @@ def _unfinished() -> list[Path]:
 
 def _tidy() -> None:
     """Remove what is beyond the bound, used longest ago first, and what nobody is writing any more."""
-    for path in _unfinished():
-        if path.stat().st_mtime < time.time() - ABANDONED:
-            path.unlink()
+    remove_abandoned(_unfinished())
     used = sorted(((path.stat(), path) for path in folder().glob("*.safetensors")), key=lambda u: -u[0].st_mtime)
     total = used[0][0].st_size if used else 0
     for stat, path in used[1:]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrbench.datasets.cache import ABANDONED
+from lrbench.datasets.cache import remove_abandoned
 from lrbench.datasets.images import Pixels, read_image
 from lrbench.records import write_atomic
 from lrbench.structures import Images
@@ -152,10 +151,7 @@ class DecodedPictures:
         others = sorted(used.keys() - {self.folder}, key=_last_used)
         while others and sum(used[place] for place in others) + self.bytes > limit:
             shutil.rmtree(others.pop(0), ignore_errors=True)
-        for path in self.folder.glob(".*"):  # what a killed process was writing
-            with suppress(OSError):
-                if path.stat().st_mtime < time.time() - ABANDONED:
-                    path.unlink()
+        remove_abandoned(self.folder.glob(".*"))
         with suppress(OSError):
             os.utime(self.folder)
         return limit - sum(used[place] for place in others)
